@@ -1,0 +1,61 @@
+"""Small Lightning callbacks."""
+
+from collections.abc import Callable
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+
+
+class Proximal(pl.Callback):
+    """The client's part of FedProx: mu / 2 * ||w - w_global||^2, by its gradient mu * (w - w_global).
+
+    Li et al. 2020 (MLSys, "Federated Optimization in Heterogeneous Networks"), section 3.2.
+    """
+
+    def __init__(self, mu: float) -> None:
+        self.mu = mu
+        self.start: list[Tensor] = []
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.start = [p.detach().clone() for p in pl_module.parameters()]
+
+    def on_before_optimizer_step(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: torch.optim.Optimizer
+    ) -> None:
+        for parameter, start in zip(pl_module.parameters(), self.start, strict=True):
+            if parameter.grad is not None:
+                parameter.grad.add_(parameter.detach() - start, alpha=self.mu)
+
+
+class BestWeights(pl.Callback):
+    """Ends a fit with the weights of the epoch that scored best on validation cells, kept in memory."""
+
+    def __init__(self, monitor: str = "validation/weighted_f1") -> None:
+        self.monitor = monitor
+        self.best: tuple[float, dict[str, Tensor]] | None = None
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.best = None
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        score = float(trainer.callback_metrics.get(self.monitor, float("-inf")))
+        if self.best is None or score > self.best[0]:
+            self.best = score, {k: v.detach().clone() for k, v in pl_module.state_dict().items()}
+
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self.best is not None:
+            pl_module.load_state_dict(self.best[1])
+
+
+class EachEpoch(pl.callbacks.Checkpoint):
+    """Hands the epoch's number (from 1) and its metrics to ``report`` at the end of every training epoch.
+
+    A ``Checkpoint`` in name, since Lightning calls those after the module has logged its epoch.
+    """
+
+    def __init__(self, report: Callable[[int, dict[str, float]], None]) -> None:
+        self.report = report
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.report(trainer.current_epoch + 1, {k: float(v) for k, v in trainer.callback_metrics.items()})

@@ -1,0 +1,105 @@
+"""Which cells belong to whom: clients, and within each the cells to train on, to validate on and to test on."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from scfl_green.data.cells import Cells
+from scfl_green.errors import InputError
+
+
+@dataclass(frozen=True)
+class Part:
+    """The cells of one client (or of several, pooled), as row numbers by role. Every cell has one role."""
+
+    name: str
+    train: np.ndarray
+    validation: np.ndarray
+    test: np.ndarray
+
+    @classmethod
+    def pooled(cls, parts: list["Part"]) -> "Part":
+        return cls(
+            "pooled",
+            *(np.sort(np.concatenate([getattr(p, r) for p in parts])) for r in ("train", "validation", "test")),
+        )
+
+
+@dataclass(frozen=True)
+class Split:
+    """Clients that train the federation, and newcomers held out for fine-tuning; both by name, in order of name."""
+
+    clients: dict[str, Part]
+    newcomers: dict[str, Part]
+
+
+def by_client(cells: Cells, *, test: float, validation: float, newcomers: int | list[str], seed: int) -> Split:
+    """Donors, studies or sites as clients, as the data names them."""
+    return _split(cells, cells.clients, test, validation, newcomers, seed)
+
+
+def iid(
+    cells: Cells, *, clients: int, test: float, validation: float, newcomers: int | list[str], seed: int
+) -> Split:
+    """``clients`` equal shares of the shuffled cells."""
+    order = np.random.default_rng((seed, 1)).permutation(len(cells))
+    width = len(str(clients))
+    owner = np.empty(len(cells), dtype=object)
+    for number, rows in enumerate(np.array_split(order, clients), start=1):
+        owner[rows] = f"client-{number:0{width}d}"
+    return _split(cells, owner, test, validation, newcomers, seed)
+
+
+def _split(
+    cells: Cells, owner: np.ndarray, test: float, validation: float, newcomers: int | list[str], seed: int
+) -> Split:
+    names = sorted(set(owner))
+    new = _newcomers(names, newcomers)
+    rng = np.random.default_rng((seed, 2))
+    parts = {}
+    for name in names:
+        rows = np.flatnonzero(owner == name)
+        tested = stratified_share(cells.labels[rows], test, rng)
+        kept = rows[~tested]
+        validated = stratified_share(cells.labels[kept], validation, rng)
+        if validation and len(kept) > 1 and not validated.any():
+            validated[rng.integers(len(kept))] = True
+        parts[name] = Part(name, train=kept[~validated], validation=kept[validated], test=rows[tested])
+    _check(parts)
+    return Split(
+        clients={n: p for n, p in parts.items() if n not in new},
+        newcomers={n: p for n, p in parts.items() if n in new},
+    )
+
+
+def stratified_share(labels: np.ndarray, share: float, rng: np.random.Generator) -> np.ndarray:
+    """A random ``share`` of cells (boolean), spread over the cell types in proportion, singletons included.
+
+    Systematic sampling over cells sorted by type: each type gives its share to within one cell, and so does the
+    whole, which drawing type by type with rounding would not.
+    """
+    order = np.lexsort((rng.random(len(labels)), labels))
+    ticks = np.floor(np.arange(len(labels) + 1) * share + rng.random())
+    chosen = np.empty(len(labels), dtype=bool)
+    chosen[order] = np.diff(ticks) > 0
+    return chosen
+
+
+def _newcomers(names: list[str], newcomers: int | list[str]) -> set[str]:
+    chosen = names[len(names) - newcomers :] if isinstance(newcomers, int) else list(newcomers)
+    if unknown := set(chosen) - set(names):
+        raise InputError(f"split.newcomers names {', '.join(sorted(unknown))}; the clients are {', '.join(names)}")
+    if len(set(chosen)) >= len(names):
+        raise InputError(f"split.newcomers holds out all {len(names)} clients; at least one must remain to train")
+    return set(chosen)
+
+
+def _check(parts: Mapping[str, Part]) -> None:
+    for name, part in parts.items():
+        if len(part.train) == 0 or len(part.test) == 0:
+            total = len(part.train) + len(part.validation) + len(part.test)
+            raise InputError(
+                f"client {name!r} has {total} cells, too few to train and to test on; "
+                "choose another data.client_key, or lower split.test or split.validation"
+            )

@@ -1,0 +1,77 @@
+"""Ordinary Flower apps around a Job: nothing in them knows on which Grid they run."""
+
+from collections.abc import Callable, Sequence
+
+from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
+from flwr.clientapp import ClientApp
+from flwr.serverapp import Grid, ServerApp
+from flwr.serverapp.strategy import Strategy
+
+from scfl_green.callbacks import Proximal
+from scfl_green.data.partition import Part
+from scfl_green.federated.strategy import Repeatable
+from scfl_green.job import Job, Weights
+
+OnRound = Callable[[int, dict[str, float]], None]
+
+
+def client_app(job: Job, parts: Sequence[Part]) -> ClientApp:
+    """A ClientApp that trains and validates on the part that the node's ``partition-id`` names."""
+    app = ClientApp()
+
+    @app.train()
+    def train(message: Message, context: Context) -> Message:
+        config = message.content["config"]
+        mu = float(config.get("proximal-mu", 0.0))
+        fit = job.fit(
+            parts[int(context.node_config["partition-id"])],
+            _weights(message),
+            epochs=int(config["local-epochs"]),
+            round_number=int(config["server-round"]),
+            callbacks=[Proximal(mu)] if mu else [],
+        )
+        content = {"arrays": ArrayRecord(fit.weights), "metrics": _metrics(fit.metrics, fit.n_cells)}
+        return Message(RecordDict(content), reply_to=message)
+
+    @app.evaluate()
+    def evaluate(message: Message, context: Context) -> Message:
+        part = parts[int(context.node_config["partition-id"])]
+        round_number = int(message.content["config"]["server-round"])
+        metrics = job.validate(part, _weights(message), round_number)
+        return Message(RecordDict({"metrics": _metrics(metrics, len(part.validation))}), reply_to=message)
+
+    return app
+
+
+def server_app(
+    strategy: Strategy, weights: Weights, *, rounds: int, local_epochs: int, evaluate: bool, on_round: OnRound
+) -> ServerApp:
+    """A ServerApp that runs the strategy and tells of every round; the last arrays are left in the context's state."""
+    app = ServerApp()
+
+    @app.main()
+    def main(grid: Grid, context: Context) -> None:
+        repeatable = Repeatable(strategy, evaluate)
+
+        def after_round(server_round: int, arrays: ArrayRecord) -> None:
+            if server_round > 0:
+                on_round(server_round, repeatable.metrics[server_round])
+
+        result = repeatable.start(
+            grid,
+            ArrayRecord(weights),
+            num_rounds=rounds,
+            train_config=ConfigRecord({"local-epochs": local_epochs}),
+            evaluate_fn=after_round,
+        )
+        context.state["arrays"] = result.arrays
+
+    return app
+
+
+def _weights(message: Message) -> Weights:
+    return dict(message.content["arrays"].to_torch_state_dict())
+
+
+def _metrics(metrics: dict[str, float], n_cells: int) -> MetricRecord:
+    return MetricRecord({**metrics, "num-examples": n_cells})

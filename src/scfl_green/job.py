@@ -1,0 +1,171 @@
+"""Job: the only thing that fits and scores weights, whatever the regime."""
+
+import warnings
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from scfl_green.carbon import EnergyMeter, MeasureEmissions
+from scfl_green.data.datamodule import CellDataModule, Features
+from scfl_green.data.partition import Part, Split
+from scfl_green.errors import InputError
+from scfl_green.models.base import CellClassifier, classification_scores
+
+Weights = dict[str, Tensor]
+# Told of (unit, total, step, metrics), e.g. ("round", 5, 1, {...}), whenever a round or epoch ends.
+Report = Callable[[str, int, int, dict[str, float]], None]
+
+# A Trainer is made for every fit; each of these would cost it more than the fit of a small client.
+QUIET = {
+    "logger": False,
+    "enable_checkpointing": False,
+    "enable_model_summary": False,
+    "enable_progress_bar": False,
+    "num_sanity_val_steps": 0,
+}
+
+
+def effective_precision(requested: str, device: str) -> str:
+    """The Lightning precision that ``mixed`` means on a device (``cpu``, ``cuda``): bf16 there, fp16 here.
+
+    Raises InputError for 16-bit floats on a CPU, which Lightning would silently turn into bf16.
+    """
+    if requested == "mixed":
+        return "16-mixed" if device == "cuda" else "bf16-mixed"
+    if device == "cpu" and requested.startswith("16"):
+        raise InputError(f"trainer.precision={requested}: a CPU has no fp16 training; use mixed or bf16-mixed")
+    return requested
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What a fit arrives at: weights, the metrics of its last epoch, and how many cells it trained on."""
+
+    weights: Weights
+    metrics: dict[str, float]
+    n_cells: int
+
+
+@dataclass
+class Job:
+    """One model on one dataset. A regime decides how often, where and from which weights it is fitted.
+
+    ``trainer`` makes a Trainer (a partial of ``pl.Trainer``); ``callbacks`` makes the callbacks of one fit;
+    The same seed gives the same bits: each fit is seeded by
+    (seed, client, round), so that the order in which clients train does not matter.
+    """
+
+    model: CellClassifier
+    features: Features
+    split: Split
+    trainer: Callable[..., pl.Trainer]
+    meter: EnergyMeter
+    batch_size: int
+    seed: int
+    report: Report
+    callbacks: Callable[[], list[pl.Callback]] = list
+    start: Weights | None = None
+    cells_seen: int = field(default=0, init=False)
+
+    def initial_weights(self) -> Weights:
+        """Those of an earlier run where one was given, else those the model was made with."""
+        return self.start or _weights_of(self.model)
+
+    def fit(
+        self,
+        part: Part,
+        weights: Weights,
+        *,
+        epochs: int,
+        round_number: int = 0,
+        callbacks: Sequence[pl.Callback] = (),
+        validate: bool = False,
+    ) -> Fit:
+        """Train from ``weights`` on a part's training cells for ``epochs``, with a fresh optimiser."""
+        self.model.load_state_dict(weights)
+        seed = [self.seed, zlib.crc32(part.name.encode()), round_number]
+        torch.manual_seed(int(np.random.SeedSequence(seed).generate_state(1)[0]))
+        trainer = self.trainer(
+            max_epochs=epochs,
+            limit_val_batches=1.0 if validate and len(part.validation) else 0,
+            callbacks=[
+                MeasureEmissions(self.meter, round_number, part.name),
+                *self.callbacks(),
+                *callbacks,
+            ],
+            **QUIET,
+        )
+        trainer.fit(self.model, datamodule=CellDataModule(self.features, part, self.batch_size, seed))
+        self.cells_seen += trainer.current_epoch * len(part.train)
+        metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        return Fit(_weights_of(self.model), metrics, len(part.train))
+
+    def validate(self, part: Part, weights: Weights, round_number: int = 0) -> dict[str, float]:
+        """Loss and scores of ``weights`` on a part's validation cells."""
+        self.model.load_state_dict(weights)
+        trainer = self.trainer(callbacks=[MeasureEmissions(self.meter, round_number, part.name)], **QUIET)
+        data = CellDataModule(self.features, part, self.batch_size, [self.seed])
+        (metrics,) = trainer.validate(self.model, datamodule=data, verbose=False)
+        return dict(metrics)
+
+    def test(self, parts: Sequence[Part], weights: Weights) -> dict[str, dict[str, float]]:
+        """Scores on the test cells of all parts together (under ``""``) and of each by name."""
+        self.model.load_state_dict(weights)
+        n_types = self.model.n_types
+        predicted, labels = {}, {}
+        with self.meter.phase("test"):
+            for part in parts:
+                data = CellDataModule(self.features, part, 4096, [self.seed])
+                batches = self.trainer(**QUIET).predict(self.model, data.test_dataloader())
+                predicted[part.name] = torch.cat(batches or []).cpu()
+                labels[part.name] = torch.from_numpy(self.features.labels[part.test])
+        together = classification_scores(torch.cat([*predicted.values()]), torch.cat([*labels.values()]), n_types)
+        by_part = {name: classification_scores(predicted[name], labels[name], n_types) for name in predicted}
+        return {"": together} | by_part
+
+    def warm_up(self) -> None:
+        """One step that counts for nothing, so that the first fit does not pay for what a process does once."""
+        weights = _weights_of(self.model)
+        part = next(iter(self.split.clients.values()))
+        few = replace(part, train=part.train[: self.batch_size])
+        with self.meter.phase("warm-up"):
+            trainer = self.trainer(max_epochs=1, limit_val_batches=0, **QUIET)
+            trainer.fit(self.model, datamodule=CellDataModule(self.features, few, self.batch_size, [self.seed]))
+        self.model.load_state_dict(weights)
+
+    @property
+    def precision(self) -> str:
+        """Lightning's name of the precision that fits run in."""
+        return self.trainer(**QUIET).precision
+
+    @cached_property
+    def flops_per_cell(self) -> float:
+        """Floating-point operations of training on one cell, forward and backward, counted on one batch."""
+        rows = np.concatenate([part.train for part in self.split.clients.values()])[: self.batch_size]
+        x, y = (t.to(self.model.device) for t in self.features[rows])
+        with _without_onednn(), FlopCounterMode(display=False) as counter:
+            _, terms = self.model.loss(x, y)
+            torch.stack([*terms.values()]).sum().backward()
+        self.model.zero_grad()
+        return counter.get_total_flops() / len(rows)
+
+
+@contextmanager
+def _without_onednn() -> Iterator[None]:
+    """oneDNN's LSTM is one fused operation, which the FLOP counter does not know."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="TF32 acceleration")
+        with torch.backends.mkldnn.flags(enabled=False):
+            yield
+
+
+def _weights_of(model: CellClassifier) -> Weights:
+    return {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}

@@ -1,0 +1,1 @@
+"""The frameworks, one a file."""

@@ -1,0 +1,46 @@
+"""ACTINN: Automated Cell Type Identification using Neural Networks."""
+
+from collections.abc import Sequence
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from scfl_green.models.base import CellClassifier, Optimizer, Scheduler, scaled
+
+
+class ACTINN(CellClassifier):
+    """Ma & Pellegrini 2019 (Bioinformatics 36:533), section 2.2: genes -> 100 -> 50 -> 25 -> types, ReLU.
+
+    Xavier initialisation, zero biases, no dropout; cross-entropy plus ``l2`` * sum ||W||^2 / 2 over weights but
+    not biases, as in the authors' code.
+    """
+
+    def __init__(
+        self,
+        n_genes: int,
+        n_types: int,
+        optimizer: Optimizer,
+        scheduler: Scheduler | None = None,
+        hidden: Sequence[int] = (100, 50, 25),
+        width: float = 1.0,
+        l2: float = 0.005,
+    ) -> None:
+        super().__init__(n_types, optimizer, scheduler)
+        self.l2 = l2
+        sizes = [n_genes, *(scaled(size, width) for size in hidden), n_types]
+        layers: list[nn.Module] = []
+        for n_in, n_out in zip(sizes, sizes[1:], strict=False):
+            linear = nn.Linear(n_in, n_out)
+            nn.init.xavier_uniform_(linear.weight)
+            nn.init.zeros_(linear.bias)
+            layers += [linear, nn.ReLU()]
+        self.layers = nn.Sequential(*layers[:-1])
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layers(x)
+
+    def loss(self, x: Tensor, y: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        logits = self(x)
+        weights = [layer.weight for layer in self.layers if isinstance(layer, nn.Linear)]
+        penalty = self.l2 / 2 * sum(weight.square().sum() for weight in weights)
+        return logits, {"cross_entropy": F.cross_entropy(logits, y), "l2": penalty}

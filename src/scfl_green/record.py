@@ -1,0 +1,67 @@
+"""The record of a run: one flat row, written whole or not at all."""
+
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from scfl_green.artifacts import write_atomically
+from scfl_green.carbon import FIT, EnergyMeter
+from scfl_green.job import Job
+from scfl_green.regimes import Outcome
+from scfl_green.score import eaps
+
+PACKAGES = ("torch", "pytorch-lightning", "flwr", "codecarbon", "scfl-green")
+
+
+def make_record(
+    what: dict[str, Any],
+    job: Job,
+    outcome: Outcome,
+    scores: dict[str, float],
+    network_kwh_per_gb: float,
+) -> dict[str, Any]:
+    """The fields of ``result.json`` in their order; ``what`` names what was run."""
+    meter, trained = job.meter, job.meter.total(FIT)
+    entries = meter.entries.values()
+    bytes_up, bytes_down = sum(e.bytes_up for e in entries), sum(e.bytes_down for e in entries)
+    transfer_kwh = (bytes_up + bytes_down) / 1e9 * network_kwh_per_gb
+    transfer_kg = transfer_kwh * (meter.intensity or 0)
+    return what | {
+        "cells_train": sum(len(p.train) for p in outcome.parts),
+        "cells_test": sum(len(p.test) for p in outcome.parts),
+        "genes": job.features.n_genes,
+        "types": job.model.n_types,
+        "clients": len(outcome.parts),
+        "rounds": outcome.rounds,
+        "local_epochs": outcome.local_epochs,
+        "epochs": outcome.epochs,
+        "batch_size": job.batch_size,
+        "precision": job.precision,
+        "parameters": sum(p.numel() for p in job.model.parameters()),
+        **scores,
+        "seconds_fit": trained.seconds,
+        "energy_kwh": trained.energy_kwh,
+        "energy_cpu_kwh": trained.energy_cpu_kwh,
+        "energy_gpu_kwh": trained.energy_gpu_kwh,
+        "energy_ram_kwh": trained.energy_ram_kwh,
+        "emissions_kg": trained.emissions_kg,
+        "energy_mode": meter.mode,
+        "country": meter.country,
+        "carbon_intensity_kg_per_kwh": meter.intensity,
+        "bytes_up": bytes_up,
+        "bytes_down": bytes_down,
+        "transfer_kwh": transfer_kwh,
+        "transfer_emissions_kg": transfer_kg,
+        "train_flops": round(job.flops_per_cell * job.cells_seen),
+        "eaps": eaps(scores["weighted_f1"], trained.emissions_kg + transfer_kg),
+        "versions": {package: version(package) for package in PACKAGES},
+    }
+
+
+def write_energy(path: Path, meter: EnergyMeter) -> None:
+    """A row a phase, round and client."""
+    rows = pd.DataFrame([asdict(entry) | {"energy_kwh": entry.energy_kwh} for entry in meter.entries.values()])
+    write_atomically(path, rows.to_csv(index=False).encode())

@@ -1,0 +1,127 @@
+"""From a configuration to a record: the last file that sees a DictConfig."""
+
+import hashlib
+import json
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from hydra.core.hydra_config import HydraConfig
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from scfl_green import settings
+from scfl_green.artifacts import Start, read_model, write_atomically, write_model
+from scfl_green.carbon import EnergyMeter
+from scfl_green.data.cells import Cells
+from scfl_green.data.dataset import Dataset, prepare
+from scfl_green.job import Job, effective_precision
+from scfl_green.record import make_record, write_energy
+from scfl_green.summary import print_summary
+from scfl_green.tracking import Tracker
+
+# Settings that cannot change a result.
+INCIDENTAL = ("paths", "logger", "name", "optimized_metric")
+
+
+def run(cfg: DictConfig) -> dict[str, Any]:
+    """Run one job and write its record; where its record is there already, return that.
+
+    Raises InputError for wrong values and wrong data, before anything is trained.
+    """
+    config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
+    settings.check(config)
+    start = None if cfg.weights is None else read_model(cfg.weights)
+    folder = Path(HydraConfig.get().runtime.output_dir)
+    what = _what(config, start)
+    if (done := _finished(folder, what["fingerprint"])) is not None:
+        print(f"{folder}: finished before, with this configuration; nothing to do")
+        return done
+    pl.seed_everything(cfg.seed, verbose=False)
+    torch.set_num_threads(cfg.threads)
+    dataset = _dataset(cfg, start)
+    meter = EnergyMeter(cfg.carbon.country, cfg.carbon.cpu_watts, cfg.carbon.ram_watts)
+    try:
+        return _train(cfg, config, what, dataset, start, meter, folder)
+    finally:
+        meter.close()
+
+
+def _what(config: dict[str, Any], start: Start | None) -> dict[str, Any]:
+    """What is run: the groups' choices, the seed, and a hash of all that can change the result."""
+    choices = HydraConfig.get().runtime.choices
+    hashed = {key: value for key, value in config.items() if key not in INCIDENTAL}
+    hashed["weights"] = start and start.sha256
+    fingerprint = hashlib.sha256(json.dumps(hashed, sort_keys=True).encode()).hexdigest()[:16]
+    named = {group: choices[group] for group in ("data", "model", "opt", "regime", "split")}
+    return named | {"seed": config["seed"], "fingerprint": fingerprint}
+
+
+def _finished(folder: Path, fingerprint: str) -> dict[str, Any] | None:
+    """The record of an earlier run of this configuration; a run of another one is set aside, not lost."""
+    path = folder / "result.json"
+    if not path.exists():
+        return None
+    record = json.loads(path.read_text())
+    if record["fingerprint"] == fingerprint:
+        return record
+    aside = folder / f"earlier-{record['fingerprint']}"
+    aside.mkdir(exist_ok=True)
+    for file in [file for file in folder.iterdir() if file.is_file()]:
+        file.replace(aside / file.name)
+    print(f"{folder}: held a run of another configuration, which is now in {aside.name}")
+    return None
+
+
+def _dataset(cfg: DictConfig, start: Start | None) -> Dataset:
+    cells = Cells.from_anndata(instantiate(cfg.data.source), cfg.data.label_key, cfg.data.client_key)
+    if start is not None:
+        cells = cells.labelled_by(start.types)
+    split = instantiate(cfg.split, cells, _convert_="all")
+    return prepare(cells, split, cfg.data.n_genes, start and start.preparation)
+
+
+def _job(cfg: DictConfig, dataset: Dataset, start: Start | None, tracker: Tracker) -> Job:
+    n_genes, n_types = dataset.features.n_genes, len(dataset.types)
+    trainer = instantiate(cfg.trainer)
+    device = trainer(logger=False).strategy.root_device.type
+    return Job(
+        model=instantiate(cfg.model, n_genes=n_genes, n_types=n_types, _convert_="all"),
+        features=dataset.features,
+        split=dataset.split,
+        trainer=partial(trainer, precision=effective_precision(cfg.trainer.precision, device)),
+        meter=tracker.meter,
+        batch_size=cfg.data.batch_size,
+        seed=cfg.seed,
+        report=tracker.report,
+        callbacks=lambda: [instantiate(callback) for callback in cfg.callbacks.values()],
+        start=start and start.weights,
+    )
+
+
+def _train(
+    cfg: DictConfig,
+    config: dict[str, Any],
+    what: dict[str, Any],
+    dataset: Dataset,
+    start: Start | None,
+    meter: EnergyMeter,
+    folder: Path,
+) -> dict[str, Any]:
+    with Tracker(folder, meter, config, partial(instantiate, cfg.logger)) as tracker:
+        job = _job(cfg, dataset, start, tracker)
+        job.warm_up()
+        outcome = instantiate(cfg.regime, _convert_="all")(job)
+        scores = job.test(outcome.parts, outcome.weights)
+        meter.read()
+        record = make_record(what, job, outcome, scores[""], cfg.carbon.network_kwh_per_gb)
+        tracker.finish(record)
+    print_summary(record, scores, meter)
+    write_model(folder, outcome.weights, dataset.preparation, dataset.types, config["model"])
+    write_energy(folder / "energy.csv", meter)
+    # Last: a run that has a record is finished.
+    write_atomically(folder / "result.json", json.dumps(record, indent=1).encode())
+    print(f"{folder}: result.json, weights.safetensors, model.json, metrics.csv, energy.csv")
+    return record

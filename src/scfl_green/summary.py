@@ -1,0 +1,63 @@
+"""The table that a run ends with."""
+
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from scfl_green.carbon import FIT, EnergyMeter, Entry
+from scfl_green.score import eaps
+
+
+def print_summary(record: dict[str, Any], scores: dict[str, dict[str, float]], meter: EnergyMeter) -> None:
+    """Print scores on test cells, and what training used, for the run and for each client."""
+    title = "{data} · {model} · {opt} · {regime} · seed {seed}".format(**record)
+    table = Table(title=title, box=SIMPLE_HEAD, caption=_caption(record), pad_edge=False)
+    table.add_column("", overflow="ellipsis", no_wrap=True)
+    for name in ("accuracy", "F1", "macro F1", "Wh", "g CO2e", "EAPS", "MB", "s"):
+        table.add_column(name, justify="right", no_wrap=True)
+    emissions_kg = record["emissions_kg"] + record["transfer_emissions_kg"]
+    moved = record["bytes_up"] + record["bytes_down"]
+    energy_kwh = record["energy_kwh"] + record["transfer_kwh"]
+    table.add_row("run", *_cells(scores[""], energy_kwh, emissions_kg, moved, record["seconds_fit"]), style="bold")
+    for name in sorted(scores.keys() - {""}):
+        table.add_row(name, *_client(record, scores[name], meter, name))
+    Console().print(table)
+
+
+def _client(record: dict[str, Any], scores: dict[str, float], meter: EnergyMeter, name: str) -> list[str]:
+    fit = meter.total(FIT, client=name)
+    own = [e for e in meter.entries.values() if e.client == name]
+    if fit.seconds == 0:  # its cells were trained on elsewhere, pooled
+        return [f"{scores[k]:.3f}" for k in ("accuracy", "weighted_f1", "macro_f1")] + ["–"] * 5
+    moved = sum(e.bytes_up + e.bytes_down for e in own)
+    share = moved / max(record["bytes_up"] + record["bytes_down"], 1)
+    return _cells(
+        scores,
+        fit.energy_kwh + share * record["transfer_kwh"],
+        fit.emissions_kg + share * record["transfer_emissions_kg"],
+        moved,
+        fit.seconds,
+    )
+
+
+def _cells(
+    scores: dict[str, float], energy_kwh: float, emissions_kg: float, moved: int, seconds: float
+) -> list[str]:
+    score = eaps(scores["weighted_f1"], emissions_kg)
+    return [
+        *(f"{scores[k]:.3f}" for k in ("accuracy", "weighted_f1", "macro_f1")),
+        f"{energy_kwh * 1e3:.4f}",
+        f"{emissions_kg * 1e3:.4f}",
+        "–" if score is None else f"{score:,.0f}",
+        f"{moved / 1e6:.1f}",
+        f"{seconds:.1f}",
+    ]
+
+
+def _caption(record: dict[str, Any]) -> str:
+    return (
+        f"on {record['cells_test']} test cells; energy of training and transfer ({record['energy_mode']}; "
+        f"{record['country']} {record['carbon_intensity_kg_per_kwh']:.3f} kg/kWh); EAPS: F1 per kg CO2e"
+    )

@@ -1,0 +1,139 @@
+"""What is seen of a run while it runs: a progress bar, metrics.csv and loggers such as Weights & Biases."""
+
+import csv
+import netrc
+import os
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+from urllib.parse import urlparse
+
+from pytorch_lightning.loggers import Logger, WandbLogger
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from scfl_green.carbon import FIT, EnergyMeter
+
+
+def wandb_mode() -> str:
+    """``WANDB_MODE`` where it is set; else online where there is a key for the server; else offline."""
+    if mode := os.environ.get("WANDB_MODE"):
+        return mode
+    if os.environ.get("WANDB_API_KEY"):
+        return "online"
+    host = urlparse(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname or ""
+    try:
+        entry = netrc.netrc(os.environ.get("NETRC")).authenticators(host)
+    except (OSError, netrc.NetrcParseError):
+        entry = None
+    return "online" if entry else "offline"
+
+
+def wandb_logger(folder: str, project: str, name: str, group: str | None, tags: Sequence[str]) -> Logger:
+    """A W&B run of its own, online if that takes no more than a few seconds, else offline.
+
+    Neither command line, host, paths, console nor code are captured.
+    """
+    import wandb
+
+    # For a process that has no key, wandb would ask; for one that has no network, it would wait 90 seconds.
+    common = {"dir": folder, "project": project, "name": name, "group": group, "tags": list(tags), "reinit": "finish_previous"}
+    settings = {
+        "init_timeout": 15,
+        "login_timeout": 15,
+        "silent": True,
+        "console": "off",
+        "disable_code": True,
+        "disable_git": True,
+        "save_code": False,
+        "x_disable_machine_info": True,
+        "x_disable_meta": True,
+        "x_disable_stats": True,
+    }
+    mode = wandb_mode()
+    try:
+        run = wandb.init(mode=mode, settings=wandb.Settings(**settings), **common)
+    except wandb.errors.Error as error:
+        print(f"Weights & Biases cannot be reached ({type(error).__name__}); this run is logged offline")
+        run = wandb.init(mode="offline", settings=wandb.Settings(**settings), **common)
+    return _OneRun(experiment=run, save_dir=folder)
+
+
+class _OneRun(WandbLogger):
+    """Lightning's logger, which leaves the run open so that the next job of a process would log into it."""
+
+    def finalize(self, status: str) -> None:
+        super().finalize(status)
+        self.experiment.finish(exit_code=0 if status == "success" else 1)
+
+
+class Tracker:
+    """Told of every finished round or epoch: draws a bar on a terminal and prints plain lines elsewhere, appends
+    to ``metrics.csv``, logs to the loggers that ``make_loggers`` makes (by name, when there is first something
+    to log, so that what fails before has left nothing behind)."""
+
+    def __init__(
+        self, folder: Path, meter: EnergyMeter, config: dict[str, Any], make_loggers: Callable[[], dict[str, Logger]]
+    ) -> None:
+        self.path, self.meter, self.config, self.make_loggers = folder / "metrics.csv", meter, config, make_loggers
+        console = Console()
+        self.bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=20),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[status]}"),
+            TimeElapsedColumn(),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self.task = self.bar.add_task("training", total=None, status="")
+
+    @cached_property
+    def loggers(self) -> list[Logger]:
+        loggers = list(self.make_loggers().values())
+        for logger in loggers:
+            logger.log_hyperparams(self.config)
+        return loggers
+
+    def __enter__(self) -> "Tracker":
+        self.path.unlink(missing_ok=True)
+        self.bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.bar.stop()
+        for logger in self.__dict__.get("loggers", []):
+            logger.finalize("success" if error is None else "failed")
+
+    def report(self, unit: str, total: int, step: int, metrics: dict[str, float]) -> None:
+        self.meter.read()
+        used = self.meter.total(FIT)
+        metrics |= {"emissions/co2eq_g": used.emissions_kg * 1e3, "emissions/energy_wh": used.energy_kwh * 1e3}
+        self._write({unit: step, **metrics})
+        for logger in self.loggers:
+            logger.log_metrics(metrics, step=step)
+        stage = "validation" if "validation/accuracy" in metrics else "train"
+        status = f"{stage} accuracy {metrics[f'{stage}/accuracy']:.3f}  {metrics['emissions/co2eq_g']:.4f} g CO2e"
+        self.bar.update(self.task, description=unit, total=total, completed=step, status=status)
+        if self.bar.disable:
+            print(f"{unit} {step}/{total}  {status}", flush=True)
+
+    def _write(self, row: dict[str, float]) -> None:
+        new = not self.path.exists()
+        with self.path.open("a", newline="") as file:
+            writer = csv.DictWriter(file, list(row))
+            if new:
+                writer.writeheader()
+            writer.writerow(row)
+
+    def finish(self, record: dict[str, Any]) -> None:
+        """The run's record, to every logger."""
+        for logger in self.loggers:
+            if isinstance(logger, WandbLogger):
+                logger.experiment.summary.update(record)
+            else:
+                logger.log_metrics({k: v for k, v in record.items() if isinstance(v, float)})

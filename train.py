@@ -1,0 +1,49 @@
+"""Train a single-cell classifier, measure what it emits and score it: python train.py [GROUP=CHOICE] [KEY=VALUE]"""
+
+import os
+import re
+import sys
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from scfl_green.errors import InputError
+
+
+def run_name(regime: str = "", *, _root_: DictConfig) -> str:
+    """What a run is, as a folder name: its choices and seed, and every value that was overridden.
+
+    ``${run_name:federated}`` names the federated run of the same choices.
+    """
+    hydra_config = _root_.hydra if "hydra" in _root_ else HydraConfig.get()
+    choices, overrides = hydra_config.runtime.choices, hydra_config.job.override_dirname.split(";")
+    skipped = "regime." if regime else "experiment=" if hydra_config.mode == RunMode.MULTIRUN else "\0"
+    parts = [choices.data, choices.model, choices.opt, regime or choices.regime]
+    if _root_.split.newcomers:
+        parts.append(f"newcomers={_root_.split.newcomers}")
+    parts += [f"s{_root_.seed}", *(o for o in overrides if o and not o.startswith(skipped))]
+    return re.sub(r"[^A-Za-z0-9._=,+-]+", "_", "-".join(parts))[:200]
+
+
+OmegaConf.register_new_resolver("run_name", run_name)
+OmegaConf.register_new_resolver("product", lambda a, b: a * b)
+
+
+@hydra.main(version_base="1.3", config_path="configs", config_name="train")
+def main(cfg: DictConfig) -> float | None:
+    from scfl_green.run import run  # torch and Flower take seconds to import: not for --help and --cfg
+
+    return run(cfg)[cfg.optimized_metric]
+
+
+if __name__ == "__main__":
+    # Hydra would print its errors over several lines, and tracebacks of ours.
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    try:
+        main()
+    except (HydraException, OmegaConfBaseException, InputError) as error:
+        sys.exit("error: " + " ".join(str(error).split()))
