@@ -2,7 +2,9 @@
 
 import os
 import re
+import shutil
 import sys
+from pathlib import Path
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -37,7 +39,23 @@ OmegaConf.register_new_resolver("product", lambda a, b: a * b)
 def main(cfg: DictConfig) -> float | None:
     from scfl_green.run import run  # torch and Flower take seconds to import: not for --help and --cfg
 
-    return run(cfg)[cfg.optimized_metric]
+    try:
+        return run(cfg)[cfg.optimized_metric]
+    except InputError as error:
+        if HydraConfig.get().mode == RunMode.MULTIRUN:
+            raise  # Hydra goes on with the other jobs, and names this one
+        _remove_if_unused(Path(HydraConfig.get().runtime.output_dir))
+        sys.exit(one_line(error))
+
+
+def _remove_if_unused(folder: Path) -> None:
+    """Hydra has made the folder before anything could be checked."""
+    if [path.name for path in folder.iterdir()] == [".hydra"]:
+        shutil.rmtree(folder)
+
+
+def one_line(error: Exception) -> str:
+    return "error: " + " ".join(str(error).split("Config search path")[0].split())
 
 
 if __name__ == "__main__":
@@ -46,4 +64,4 @@ if __name__ == "__main__":
     try:
         main()
     except (HydraException, OmegaConfBaseException, InputError) as error:
-        sys.exit("error: " + " ".join(str(error).split()))
+        sys.exit(one_line(error))

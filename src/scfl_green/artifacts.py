@@ -36,9 +36,9 @@ def write_model(
         "normalise_to": TARGET_SUM,
         "clip": CLIP,
         "genes": [
-            {"id": str(gene), "symbol": str(symbol), "mean": float(mean), "std": float(std)}
-            for gene, symbol, mean, std in zip(
-                preparation.genes, preparation.symbols, preparation.mean, preparation.std, strict=True
+            {"id": str(gene), "symbol": str(symbol), "mean": float(mean), "scale": float(scale)}
+            for gene, symbol, mean, scale in zip(
+                preparation.genes, preparation.symbols, preparation.mean, preparation.scale, strict=True
             )
         ],
     }
@@ -72,6 +72,6 @@ def read_model(folder: str) -> Start:
         genes=np.array([gene["id"] for gene in genes], dtype=object),
         symbols=np.array([gene["symbol"] for gene in genes], dtype=object),
         mean=np.array([gene["mean"] for gene in genes], dtype=np.float32),
-        std=np.array([gene["std"] for gene in genes], dtype=np.float32),
+        scale=np.array([gene["scale"] for gene in genes], dtype=np.float32),
     )
     return Start(load(stored), preparation, tuple(about["cell_types"]), hashlib.sha256(stored).hexdigest())

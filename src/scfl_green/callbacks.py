@@ -48,11 +48,8 @@ class BestWeights(pl.Callback):
             pl_module.load_state_dict(self.best[1])
 
 
-class EachEpoch(pl.callbacks.Checkpoint):
-    """Hands the epoch's number (from 1) and its metrics to ``report`` at the end of every training epoch.
-
-    A ``Checkpoint`` in name, since Lightning calls those after the module has logged its epoch.
-    """
+class EachEpoch(pl.Callback):
+    """Hands the epoch's number (from 1) and its metrics to ``report`` at the end of every training epoch."""
 
     def __init__(self, report: Callable[[int, dict[str, float]], None]) -> None:
         self.report = report

@@ -1,5 +1,6 @@
 """The energy meter: what each phase, round and client used, and what that emits."""
 
+import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -59,6 +60,8 @@ class EnergyMeter:
 
     def __init__(self, country: str, cpu_watts: float | None = None, ram_watts: float | None = None) -> None:
         self.country = check_country(country)
+        # Its log level takes effect only after its first lines.
+        logging.getLogger("codecarbon").setLevel(logging.CRITICAL)
         self.entries: dict[tuple[str, int, str], Entry] = {}
         self._unread: dict[tuple[str, int, str], tuple[float, float]] = {}
         self._open = [(OTHER, 0, "")]

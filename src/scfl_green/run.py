@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import warnings
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,8 @@ from scfl_green.tracking import Tracker
 
 # Settings that cannot change a result.
 INCIDENTAL = ("paths", "logger", "name", "optimized_metric")
+# Lightning's advice on loaders (ours slice whole batches: workers would only copy them), and its use of old torch.
+NOISE = (".*does not have many workers", ".*isinstance.treespec, LeafSpec")
 
 
 def run(cfg: DictConfig) -> dict[str, Any]:
@@ -39,6 +42,8 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     if (done := _finished(folder, what["fingerprint"])) is not None:
         print(f"{folder}: finished before, with this configuration; nothing to do")
         return done
+    for message in NOISE:
+        warnings.filterwarnings("ignore", message=message)
     pl.seed_everything(cfg.seed, verbose=False)
     torch.set_num_threads(cfg.threads)
     dataset = _dataset(cfg, start)
@@ -76,17 +81,20 @@ def _finished(folder: Path, fingerprint: str) -> dict[str, Any] | None:
 
 
 def _dataset(cfg: DictConfig, start: Start | None) -> Dataset:
-    cells = Cells.from_anndata(instantiate(cfg.data.source), cfg.data.label_key, cfg.data.client_key)
+    # Partials are called here, so that their InputErrors are not wrapped into Hydra's.
+    adata = instantiate(cfg.data.source, _partial_=True)()
+    cells = Cells.from_anndata(adata, cfg.data.label_key, cfg.data.client_key)
     if start is not None:
         cells = cells.labelled_by(start.types)
-    split = instantiate(cfg.split, cells, _convert_="all")
-    return prepare(cells, split, cfg.data.n_genes, start and start.preparation)
+    split = instantiate(cfg.split, _partial_=True, _convert_="all")(cells)
+    choose_genes = instantiate(cfg.genes)
+    return prepare(cells, split, choose_genes, cfg.data.standardise, start and start.preparation)
 
 
 def _job(cfg: DictConfig, dataset: Dataset, start: Start | None, tracker: Tracker) -> Job:
     n_genes, n_types = dataset.features.n_genes, len(dataset.types)
     trainer = instantiate(cfg.trainer)
-    device = trainer(logger=False).strategy.root_device.type
+    device = trainer(logger=False, precision="32-true").strategy.root_device.type
     return Job(
         model=instantiate(cfg.model, n_genes=n_genes, n_types=n_types, _convert_="all"),
         features=dataset.features,

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
 
 from scfl_green.errors import InputError
 
@@ -18,8 +18,9 @@ class Data(_Group):
     source: dict[str, Any]
     label_key: str
     client_key: str | None
-    n_genes: int = Field(gt=0)
-    batch_size: int = Field(gt=0)
+    n_genes: PositiveInt
+    standardise: bool
+    batch_size: PositiveInt
 
 
 class SplitSettings(_Group):
@@ -28,18 +29,28 @@ class SplitSettings(_Group):
     newcomers: Annotated[int, Field(ge=0)] | list[str]
 
 
+class Optimizer(_Group):
+    lr: float = Field(gt=0)
+
+
 class Model(_Group):
     width: float = Field(gt=0)
+    hidden: PositiveInt | list[PositiveInt] = 1
+    latent: PositiveInt = 1
+    layers: PositiveInt = 1
+    steps: PositiveInt = 1
+    dropout: Share = 0.0
+    optimizer: Optimizer
 
 
 class TrainerSettings(_Group):
-    max_epochs: int = Field(gt=0)
+    max_epochs: PositiveInt
     precision: Literal["32-true", "mixed", "bf16-mixed", "16-mixed", "64-true"]
 
 
 class Federation(_Group):
-    rounds: int = Field(gt=0)
-    local_epochs: int = Field(gt=0)
+    rounds: PositiveInt
+    local_epochs: PositiveInt
 
 
 class Carbon(_Group):
@@ -51,7 +62,7 @@ class Carbon(_Group):
 
 class Settings(_Group):
     seed: int = Field(ge=0)
-    threads: int = Field(gt=0)
+    threads: PositiveInt
     name: str
     weights: str | None
     data: Data

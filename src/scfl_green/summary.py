@@ -13,8 +13,8 @@ from scfl_green.score import eaps
 def print_summary(record: dict[str, Any], scores: dict[str, dict[str, float]], meter: EnergyMeter) -> None:
     """Print scores on test cells, and what training used, for the run and for each client."""
     title = "{data} · {model} · {opt} · {regime} · seed {seed}".format(**record)
-    table = Table(title=title, box=SIMPLE_HEAD, caption=_caption(record), pad_edge=False)
-    table.add_column("", overflow="ellipsis", no_wrap=True)
+    table = Table(title=title, box=SIMPLE_HEAD, caption=_caption(record), padding=0, pad_edge=False)
+    table.add_column("", overflow="ellipsis", no_wrap=True, max_width=20)
     for name in ("accuracy", "F1", "macro F1", "Wh", "g CO2e", "EAPS", "MB", "s"):
         table.add_column(name, justify="right", no_wrap=True)
     emissions_kg = record["emissions_kg"] + record["transfer_emissions_kg"]
@@ -57,7 +57,9 @@ def _cells(
 
 
 def _caption(record: dict[str, Any]) -> str:
+    transfer = record["transfer_kwh"] / (record["transfer_kwh"] + record["energy_kwh"])
     return (
-        f"on {record['cells_test']} test cells; energy of training and transfer ({record['energy_mode']}; "
-        f"{record['country']} {record['carbon_intensity_kg_per_kwh']:.3f} kg/kWh); EAPS: F1 per kg CO2e"
+        f"on {record['cells_test']} test cells; energy of training ({record['energy_mode']}) and of transfer "
+        f"({transfer:.0%}); {record['country']}: {record['carbon_intensity_kg_per_kwh']:.3f} kg CO2e/kWh; "
+        "EAPS: weighted F1 per kg CO2e"
     )

@@ -51,6 +51,7 @@ def wandb_logger(folder: str, project: str, name: str, group: str | None, tags: 
         "x_disable_machine_info": True,
         "x_disable_meta": True,
         "x_disable_stats": True,
+        "x_save_requirements": False,
     }
     mode = wandb_mode()
     try:

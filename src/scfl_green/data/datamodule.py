@@ -15,14 +15,14 @@ CLIP = 10.0
 
 
 class Features(Dataset[tuple[torch.Tensor, torch.Tensor]]):
-    """Standardised features and labels of all cells; indexing with an array of row numbers gives one batch.
+    """Features and labels of all cells; indexing with an array of row numbers gives one batch.
 
-    A batch is (x, y): float32, cells x genes, in standard deviations and clipped at ±10; and int64, cells.
+    A batch is (x, y): float32, cells x genes, centred, scaled and clipped at ±10; and int64, cells.
     """
 
     def __init__(self, logged: sparse.csr_matrix, labels: np.ndarray, preparation: Preparation) -> None:
         self.logged, self.labels = logged, labels
-        self.mean, self.std = preparation.mean, preparation.std
+        self.mean, self.scale = preparation.mean, preparation.scale
 
     @property
     def n_genes(self) -> int:
@@ -31,7 +31,7 @@ class Features(Dataset[tuple[torch.Tensor, torch.Tensor]]):
     def __getitem__(self, rows: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
         x = self.logged[rows].toarray()
         x -= self.mean
-        x /= self.std
+        x /= self.scale
         np.clip(x, -CLIP, CLIP, out=x)
         return torch.from_numpy(x), torch.from_numpy(self.labels[rows])
 

@@ -1,5 +1,6 @@
-"""From counts to features: normalise, log, choose genes, standardise; every statistic from training cells only."""
+"""From counts to features: normalise, log, choose genes, centre, scale; every statistic from training cells only."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,35 +25,47 @@ def normalise(counts: sparse.csr_matrix) -> sparse.csr_matrix:
 class GeneSums:
     """What a client tells of its training cells: sums by gene that add up to those of the pooled cells.
 
-    ``n`` cells; ``linear`` and ``logged`` are 2 x genes (float64): sum and sum of squares of the normalised
-    counts and of their log(1 + x).
+    ``n`` counts cells by type. ``linear`` (2 x genes) holds sum and sum of squares of the normalised counts,
+    ``logged`` (2 x types x genes) those of their log(1 + x), by type; all in float64.
     """
 
-    n: int
+    n: np.ndarray
     linear: np.ndarray
     logged: np.ndarray
 
     @classmethod
-    def of(cls, normalised: sparse.csr_matrix) -> "GeneSums":
+    def of(cls, normalised: sparse.csr_matrix, labels: np.ndarray, n_types: int) -> "GeneSums":
+        n_cells, n_genes = normalised.shape
+        logged = normalised.astype(np.float64)
+        np.log1p(logged.data, out=logged.data)
+        of_type = sparse.csr_matrix(
+            (np.ones(n_cells), (labels, np.arange(n_cells))), shape=(n_types, n_cells)
+        )
         linear = normalised.data.astype(np.float64)
-        logged = np.log1p(normalised.data).astype(np.float64)
-
-        def by_gene(values: np.ndarray) -> np.ndarray:
-            return np.bincount(normalised.indices, weights=values, minlength=normalised.shape[1])
-
         return cls(
-            n=normalised.shape[0],
-            linear=np.stack([by_gene(linear), by_gene(linear**2)]),
-            logged=np.stack([by_gene(logged), by_gene(logged**2)]),
+            n=np.bincount(labels, minlength=n_types),
+            linear=np.stack(
+                [np.bincount(normalised.indices, values, n_genes) for values in (linear, linear**2)]
+            ),
+            logged=np.stack([(of_type @ power).toarray() for power in (logged, logged.power(2))]),
         )
 
     def __add__(self, other: "GeneSums") -> "GeneSums":
         return GeneSums(self.n + other.n, self.linear + other.linear, self.logged + other.logged)
 
+    def mean_and_variance(self, of: str = "logged") -> tuple[np.ndarray, np.ndarray]:
+        """Mean and unbiased variance by gene over all cells, of ``linear`` or ``logged`` values."""
+        sums, n = (self.linear if of == "linear" else self.logged.sum(axis=1)), self.n.sum()
+        mean = sums[0] / n
+        return mean, np.maximum(sums[1] - n * mean**2, 0) / max(n - 1, 1)
 
-def _moments(n: int, sums: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    mean = sums[0] / n
-    return mean, np.maximum(sums[1] - n * mean**2, 0) / max(n - 1, 1)
+
+ChooseGenes = Callable[[GeneSums], np.ndarray]
+
+
+def all_genes(sums: GeneSums) -> np.ndarray:
+    """Every gene."""
+    return np.arange(sums.linear.shape[1])
 
 
 def highly_variable(sums: GeneSums, n_genes: int) -> np.ndarray:
@@ -61,9 +74,7 @@ def highly_variable(sums: GeneSums, n_genes: int) -> np.ndarray:
     Satija et al. 2015 (Nature Biotechnology 33, Online Methods), as scanpy's ``flavor="seurat"`` computes it:
     log variance-to-mean ratio, z-scored within 20 bins of log mean.
     """
-    mean, variance = _moments(sums.n, sums.linear)
-    if len(mean) <= n_genes:
-        return np.arange(len(mean))
+    mean, variance = sums.mean_and_variance("linear")
     mean = np.where(mean == 0, 1e-12, mean)
     with np.errstate(divide="ignore"):
         dispersion = np.log(variance / mean)
@@ -73,33 +84,57 @@ def highly_variable(sums: GeneSums, n_genes: int) -> np.ndarray:
     centre, spread = within.transform("mean"), within.transform("std")
     alone = spread.isna()
     score = (genes["dispersion"] - centre.where(~alone, 0)) / spread.where(~alone, centre)
-    return np.sort(np.argsort(-score.fillna(-np.inf).to_numpy(), kind="stable")[:n_genes])
+    return _highest(score.fillna(-np.inf).to_numpy(), n_genes)
+
+
+def between_within(sums: GeneSums, n_genes: int) -> np.ndarray:
+    """Positions (sorted) of the genes with the highest ratio of between-type to within-type sum of squares.
+
+    Dudoit et al. 2002 (JASA 97:77, section 2.3), the gene filter of scDLC (Zhou et al. 2022, "Methods").
+    """
+    return _highest(between_within_ratio(sums), n_genes)
+
+
+def between_within_ratio(sums: GeneSums) -> np.ndarray:
+    """BSS/WSS by gene, of log-normalised values; 0 for a gene that does not vary."""
+    n = np.maximum(sums.n, 1)[:, None]
+    explained = (sums.logged[0] ** 2 / n).sum(axis=0)
+    between = explained - sums.logged[0].sum(axis=0) ** 2 / sums.n.sum()
+    within = sums.logged[1].sum(axis=0) - explained
+    return np.divide(between, within, out=np.zeros_like(between), where=within > 1e-9)
+
+
+def _highest(score: np.ndarray, n_genes: int) -> np.ndarray:
+    return np.sort(np.argsort(-score, kind="stable")[:n_genes])
 
 
 @dataclass(frozen=True)
 class Preparation:
-    """How counts become features, learnt from training cells: the genes chosen and the mean and standard
-    deviation of their log-normalised values."""
+    """How counts become features, learnt from training cells: the genes chosen, and the mean and the scale by
+    which their log-normalised values are centred and divided.
+
+    ``scale`` is one where values are only centred, and their standard deviation where they are standardised.
+    """
 
     genes: np.ndarray
     symbols: np.ndarray
     mean: np.ndarray
-    std: np.ndarray
+    scale: np.ndarray
 
     @classmethod
-    def learn(cls, cells: Cells, sums: GeneSums, n_genes: int) -> "Preparation":
-        chosen = highly_variable(sums, n_genes)
-        mean, variance = _moments(sums.n, sums.logged[:, chosen])
-        std = np.sqrt(variance)
+    def learn(cls, cells: Cells, sums: GeneSums, choose_genes: ChooseGenes, standardise: bool) -> "Preparation":
+        chosen = choose_genes(sums)
+        mean, variance = (moment[chosen] for moment in sums.mean_and_variance())
+        scale = np.sqrt(variance) if standardise else np.ones_like(variance)
         return cls(
             genes=cells.genes[chosen],
             symbols=cells.symbols[chosen],
             mean=mean.astype(np.float32),
-            std=np.where(std > 0, std, 1).astype(np.float32),
+            scale=np.where(scale > 0, scale, 1).astype(np.float32),
         )
 
     def apply(self, cells: Cells, normalised: sparse.csr_matrix) -> sparse.csr_matrix:
-        """Log-normalised values of the chosen genes (cells x chosen genes, CSR), not yet standardised."""
+        """Log-normalised values of the chosen genes (cells x chosen genes, CSR), not yet centred."""
         position = pd.Index(cells.genes).get_indexer(pd.Index(self.genes))
         if (absent := position < 0).any():
             raise InputError(

@@ -28,7 +28,7 @@ def classification_scores(predicted: Tensor, labels: Tensor, n_types: int) -> di
 
 
 class CellClassifier(pl.LightningModule):
-    """Features of cells (cells x genes, standardised) in, logits (cells x types) out.
+    """Features of cells (cells x genes) in, logits (cells x types) out.
 
     A framework defines its layers and ``forward``; one whose training needs more than cross-entropy also
     overrides ``loss``. Logged once an epoch: ``train/...`` and ``validation/...`` with loss and scores.
@@ -53,7 +53,11 @@ class CellClassifier(pl.LightningModule):
         return torch.stack(list(terms.values())).sum()
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
-        return self._step("train", batch)
+        loss = self._step("train", batch)
+        # Not in on_train_epoch_end, which comes after the callbacks that want to read these values.
+        if self.trainer.is_last_batch:
+            self._log_epoch("train")
+        return loss
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         self._step("validation", batch)
@@ -72,10 +76,8 @@ class CellClassifier(pl.LightningModule):
         means = {name: value / float(cells.sum()) for name, value in means.items()}
         scores = classification_scores(torch.cat(predicted), torch.cat(labels), self.n_types)
         values = {"loss": sum(means.values()), **(means if len(means) > 1 else {}), **scores}
-        self.log_dict({f"{stage}/{name}": value for name, value in values.items()})
-
-    def on_train_epoch_end(self) -> None:
-        self._log_epoch("train")
+        once = {"on_step": False, "on_epoch": True, "batch_size": 1}
+        self.log_dict({f"{stage}/{name}": value for name, value in values.items()}, **once)
 
     def on_validation_epoch_end(self) -> None:
         self._log_epoch("validation")
