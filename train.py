@@ -5,6 +5,7 @@ import re
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -21,7 +22,7 @@ def run_name(regime: str = "", *, _root_: DictConfig) -> str:
 
     ``${run_name:federated}`` names the federated run of the same choices.
     """
-    hydra_config = _root_.hydra if "hydra" in _root_ else HydraConfig.get()
+    hydra_config: Any = _root_.hydra if "hydra" in _root_ else HydraConfig.get()
     choices, overrides = hydra_config.runtime.choices, hydra_config.job.override_dirname.split(";")
     skipped = "regime." if regime else "experiment=" if hydra_config.mode == RunMode.MULTIRUN else "\0"
     parts = [choices.data, choices.model, choices.opt, regime or choices.regime]

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from hydra.core.utils import JobReturn
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig
@@ -26,7 +27,7 @@ def collect(folder: Path) -> pd.DataFrame:
 class CollectResults(Callback):
     """Keeps a sweep's ``results.csv`` up to date, job by job: what is killed leaves what it had."""
 
-    def on_job_end(self, config: DictConfig, **kwargs: Any) -> None:
+    def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
         if config.hydra.mode == RunMode.MULTIRUN:
             collect(Path(config.hydra.sweep.dir))
 

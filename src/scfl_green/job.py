@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import cast
 
 import numpy as np
 import pytorch_lightning as pl
@@ -125,7 +126,7 @@ class Job:
             for part in parts:
                 data = CellDataModule(self.features, part, 4096, [self.seed])
                 batches = self.trainer(**QUIET).predict(self.model, data.test_dataloader())
-                predicted[part.name] = torch.cat(batches or []).cpu()
+                predicted[part.name] = torch.cat(cast("list[Tensor]", batches)).cpu()
                 labels[part.name] = torch.from_numpy(self.features.labels[part.test])
         together = classification_scores(torch.cat([*predicted.values()]), torch.cat([*labels.values()]), n_types)
         by_part = {name: classification_scores(predicted[name], labels[name], n_types) for name in predicted}

@@ -51,6 +51,10 @@ def finetune(job: Job, *, epochs: int, client: str | None = None) -> Outcome:
 
 def _alone(job: Job, part: Part, parts: Sequence[Part], epochs: int) -> Outcome:
     fit = job.fit(
-        part, job.initial_weights(), epochs=epochs, callbacks=[EachEpoch(partial(job.report, "epoch", epochs))], validate=True
+        part,
+        job.initial_weights(),
+        epochs=epochs,
+        callbacks=[EachEpoch(partial(job.report, "epoch", epochs))],
+        validate=True,
     )
     return Outcome(fit.weights, parts, epochs)

@@ -88,7 +88,7 @@ def _dataset(cfg: DictConfig, start: Start | None) -> Dataset:
         cells = cells.labelled_by(start.types)
     split = instantiate(cfg.split, _partial_=True, _convert_="all")(cells)
     choose_genes = instantiate(cfg.genes)
-    return prepare(cells, split, choose_genes, cfg.data.standardise, start and start.preparation)
+    return prepare(cells, split, choose_genes, cfg.data.standardise, start.preparation if start else None)
 
 
 def _job(cfg: DictConfig, dataset: Dataset, start: Start | None, tracker: Tracker) -> Job:
@@ -105,7 +105,7 @@ def _job(cfg: DictConfig, dataset: Dataset, start: Start | None, tracker: Tracke
         seed=cfg.seed,
         report=tracker.report,
         callbacks=lambda: [instantiate(callback) for callback in cfg.callbacks.values()],
-        start=start and start.weights,
+        start=start.weights if start else None,
     )
 
 

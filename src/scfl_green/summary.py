@@ -6,7 +6,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from scfl_green.carbon import FIT, EnergyMeter, Entry
+from scfl_green.carbon import FIT, EnergyMeter
 from scfl_green.score import eaps
 
 
@@ -42,9 +42,7 @@ def _client(record: dict[str, Any], scores: dict[str, float], meter: EnergyMeter
     )
 
 
-def _cells(
-    scores: dict[str, float], energy_kwh: float, emissions_kg: float, moved: int, seconds: float
-) -> list[str]:
+def _cells(scores: dict[str, float], energy_kwh: float, emissions_kg: float, moved: int, seconds: float) -> list[str]:
     score = eaps(scores["weighted_f1"], emissions_kg)
     return [
         *(f"{scores[k]:.3f}" for k in ("accuracy", "weighted_f1", "macro_f1")),

@@ -17,7 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from scfl_green.carbon import FIT, EnergyMeter
 
 
-def wandb_mode() -> str:
+def wandb_mode() -> Any:
     """``WANDB_MODE`` where it is set; else online where there is a key for the server; else offline."""
     if mode := os.environ.get("WANDB_MODE"):
         return mode
@@ -39,8 +39,15 @@ def wandb_logger(folder: str, project: str, name: str, group: str | None, tags: 
     import wandb
 
     # For a process that has no key, wandb would ask; for one that has no network, it would wait 90 seconds.
-    common = {"dir": folder, "project": project, "name": name, "group": group, "tags": list(tags), "reinit": "finish_previous"}
-    settings = {
+    common: dict[str, Any] = {
+        "dir": folder,
+        "project": project,
+        "name": name,
+        "group": group,
+        "tags": list(tags),
+        "reinit": "finish_previous",
+    }
+    settings: dict[str, Any] = {
         "init_timeout": 15,
         "login_timeout": 15,
         "silent": True,
@@ -76,9 +83,18 @@ class Tracker:
     to log, so that what fails before has left nothing behind)."""
 
     def __init__(
-        self, folder: Path, meter: EnergyMeter, config: dict[str, Any], make_loggers: Callable[[], dict[str, Logger]]
+        self,
+        folder: Path,
+        meter: EnergyMeter,
+        config: dict[str, Any],
+        make_loggers: Callable[[], dict[str, Logger]],
     ) -> None:
-        self.path, self.meter, self.config, self.make_loggers = folder / "metrics.csv", meter, config, make_loggers
+        self.path, self.meter, self.config, self.make_loggers = (
+            folder / "metrics.csv",
+            meter,
+            config,
+            make_loggers,
+        )
         console = Console()
         self.bar = Progress(
             TextColumn("{task.description}"),
@@ -113,7 +129,10 @@ class Tracker:
     def report(self, unit: str, total: int, step: int, metrics: dict[str, float]) -> None:
         self.meter.read()
         used = self.meter.total(FIT)
-        metrics |= {"emissions/co2eq_g": used.emissions_kg * 1e3, "emissions/energy_wh": used.energy_kwh * 1e3}
+        metrics |= {
+            "emissions/co2eq_g": used.emissions_kg * 1e3,
+            "emissions/energy_wh": used.energy_kwh * 1e3,
+        }
         self._write({unit: step, **metrics})
         for logger in self.loggers:
             logger.log_metrics(metrics, step=step)

@@ -42,7 +42,7 @@ class Cells:
         clients = np.full(adata.n_obs, "all", dtype=object)
         if client_key is not None:
             clients = _column(adata, client_key, "data.client_key").astype(str).to_numpy(dtype=object)
-        symbols = adata.var["feature_name"] if "feature_name" in adata.var else adata.var_names
+        symbols = adata.var.get("feature_name", adata.var_names)
         return cls(
             counts=_counts(adata),
             genes=adata.var_names.to_numpy(dtype=object),

@@ -39,9 +39,7 @@ def by_client(cells: Cells, *, test: float, validation: float, newcomers: int | 
     return _split(cells, cells.clients, test, validation, newcomers, seed)
 
 
-def iid(
-    cells: Cells, *, clients: int, test: float, validation: float, newcomers: int | list[str], seed: int
-) -> Split:
+def iid(cells: Cells, *, clients: int, test: float, validation: float, newcomers: int | list[str], seed: int) -> Split:
     """``clients`` equal shares of the shuffled cells."""
     order = np.random.default_rng((seed, 1)).permutation(len(cells))
     width = len(str(clients))

@@ -38,15 +38,11 @@ class GeneSums:
         n_cells, n_genes = normalised.shape
         logged = normalised.astype(np.float64)
         np.log1p(logged.data, out=logged.data)
-        of_type = sparse.csr_matrix(
-            (np.ones(n_cells), (labels, np.arange(n_cells))), shape=(n_types, n_cells)
-        )
+        of_type = sparse.csr_matrix((np.ones(n_cells), (labels, np.arange(n_cells))), shape=(n_types, n_cells))
         linear = normalised.data.astype(np.float64)
         return cls(
             n=np.bincount(labels, minlength=n_types),
-            linear=np.stack(
-                [np.bincount(normalised.indices, values, n_genes) for values in (linear, linear**2)]
-            ),
+            linear=np.stack([np.bincount(normalised.indices, values, n_genes) for values in (linear, linear**2)]),
             logged=np.stack([(of_type @ power).toarray() for power in (logged, logged.power(2))]),
         )
 

@@ -42,9 +42,7 @@ class LocalGrid(Grid):
     def get_node_ids(self) -> Iterable[int]:
         return list(self.clients)
 
-    def send_and_receive(
-        self, messages: Iterable[Message], *, timeout: float | None = None
-    ) -> Iterator[Message]:
+    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterator[Message]:
         for message in sorted(messages, key=lambda m: m.metadata.dst_node_id):
             node = message.metadata.dst_node_id
             request, down = _deliver(message)
@@ -63,7 +61,9 @@ class LocalGrid(Grid):
     def set_run(self, run: object) -> NoReturn:
         raise NotImplementedError("a LocalGrid belongs to no SuperLink run")
 
-    run = property(set_run)
+    @property
+    def run(self) -> NoReturn:
+        raise NotImplementedError("a LocalGrid belongs to no SuperLink run")
 
 
 def _deliver(message: Message) -> tuple[Message, int]:

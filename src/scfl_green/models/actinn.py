@@ -1,7 +1,9 @@
 """ACTINN: Automated Cell Type Identification using Neural Networks."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -29,7 +31,7 @@ class ACTINN(CellClassifier):
         self.l2 = l2
         sizes = [n_genes, *(scaled(size, width) for size in hidden), n_types]
         layers: list[nn.Module] = []
-        for n_in, n_out in zip(sizes, sizes[1:], strict=False):
+        for n_in, n_out in pairwise(sizes):
             linear = nn.Linear(n_in, n_out)
             nn.init.xavier_uniform_(linear.weight)
             nn.init.zeros_(linear.bias)
@@ -42,5 +44,5 @@ class ACTINN(CellClassifier):
     def loss(self, x: Tensor, y: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         logits = self(x)
         weights = [layer.weight for layer in self.layers if isinstance(layer, nn.Linear)]
-        penalty = self.l2 / 2 * sum(weight.square().sum() for weight in weights)
+        penalty = self.l2 / 2 * torch.stack([weight.square().sum() for weight in weights]).sum()
         return logits, {"cross_entropy": F.cross_entropy(logits, y), "l2": penalty}

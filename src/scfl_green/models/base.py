@@ -1,6 +1,7 @@
 """What every framework shares: the loss, the scores and the optimiser of a classifier of cells."""
 
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
@@ -19,11 +20,10 @@ def scaled(size: int, width: float) -> int:
 
 def classification_scores(predicted: Tensor, labels: Tensor, n_types: int) -> dict[str, float]:
     """Accuracy, weighted F1 and macro F1 of predicted cell types; types absent from both count in none."""
-    share = {"num_classes": n_types}
     return {
-        "accuracy": float(multiclass_accuracy(predicted, labels, average="micro", **share)),
-        "weighted_f1": float(multiclass_f1_score(predicted, labels, average="weighted", **share)),
-        "macro_f1": float(multiclass_f1_score(predicted, labels, average="macro", **share)),
+        "accuracy": float(multiclass_accuracy(predicted, labels, n_types, average="micro")),
+        "weighted_f1": float(multiclass_f1_score(predicted, labels, n_types, average="weighted")),
+        "macro_f1": float(multiclass_f1_score(predicted, labels, n_types, average="macro")),
     }
 
 
@@ -38,7 +38,10 @@ class CellClassifier(pl.LightningModule):
         super().__init__()
         self.n_types = n_types
         self.optimizer_of, self.scheduler_of = optimizer, scheduler
-        self._seen: dict[str, list[tuple[dict[str, Tensor], Tensor, Tensor]]] = {"train": [], "validation": []}
+        self._seen: dict[str, list[tuple[dict[str, Tensor], Tensor, Tensor]]] = {
+            "train": [],
+            "validation": [],
+        }
 
     def loss(self, x: Tensor, y: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Logits of a batch and the terms whose sum is minimised."""
@@ -76,7 +79,7 @@ class CellClassifier(pl.LightningModule):
         means = {name: value / float(cells.sum()) for name, value in means.items()}
         scores = classification_scores(torch.cat(predicted), torch.cat(labels), self.n_types)
         values = {"loss": sum(means.values()), **(means if len(means) > 1 else {}), **scores}
-        once = {"on_step": False, "on_epoch": True, "batch_size": 1}
+        once: dict[str, Any] = {"on_step": False, "on_epoch": True, "batch_size": 1}
         self.log_dict({f"{stage}/{name}": value for name, value in values.items()}, **once)
 
     def on_validation_epoch_end(self) -> None:

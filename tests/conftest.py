@@ -1,0 +1,68 @@
+"""Shared by the tests: small real data, whole runs in a folder of their own, no account and no network."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, open_dict
+
+from scfl_green.carbon import EnergyMeter
+from scfl_green.data import sources
+from scfl_green.data.cells import Cells
+
+ROOT = Path(__file__).parents[1]
+CONFIGS = ROOT / "configs"
+sys.path.insert(0, str(ROOT))
+os.environ["WANDB_MODE"] = "offline"
+
+import train  # noqa: E402, F401  # registers the resolvers that the configuration uses
+
+
+def compose_config(folder: Path, *overrides: str) -> DictConfig:
+    """The configuration that ``python train.py OVERRIDES`` would run with, writing below ``folder``."""
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        cfg = compose("train", [f"paths.logs={folder}", *overrides], return_hydra_config=True)
+    HydraConfig.instance().set_config(cfg)
+    with open_dict(cfg):
+        cfg.hydra.runtime.output_dir = str(folder / "run")
+    HydraConfig.instance().set_config(cfg)
+    (folder / "run").mkdir(parents=True, exist_ok=True)
+    with open_dict(cfg):
+        del cfg["hydra"]
+    return cfg
+
+
+def start_program(folder: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
+    """``python train.py OVERRIDES`` as a process of its own, in ``folder``."""
+    command = [sys.executable, str(ROOT / "train.py"), *overrides]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=600)
+
+
+@pytest.fixture(scope="session")
+def pancreas() -> Cells:
+    return Cells.from_anndata(sources.packaged("pancreas"), "cell_type", "Dataset")
+
+
+@pytest.fixture(scope="session")
+def few(pancreas: Cells) -> Cells:
+    """Every eighth cell of the embedded dataset."""
+    from dataclasses import replace
+
+    rows = np.arange(0, len(pancreas), 8)
+    return replace(
+        pancreas, counts=pancreas.counts[rows], labels=pancreas.labels[rows], clients=pancreas.clients[rows]
+    )
+
+
+@pytest.fixture
+def meter() -> EnergyMeter:
+    meter = EnergyMeter("DEU")
+    yield meter
+    meter.close()
