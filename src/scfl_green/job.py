@@ -59,7 +59,8 @@ class Fit:
 class Job:
     """One model on one dataset. A regime decides how often, where and from which weights it is fitted.
 
-    ``trainer`` makes a Trainer (a partial of ``pl.Trainer``); ``callbacks`` makes the callbacks of one fit;
+    ``initial`` are the weights to start from: ``pretrained`` ones of an earlier run where given, else those that
+    the model was made with. ``trainer`` makes a Trainer (a partial of ``pl.Trainer``); ``callbacks`` makes the callbacks of one fit;
     The same seed gives the same bits: each fit is seeded by
     (seed, client, round), so that the order in which clients train does not matter.
     """
@@ -73,12 +74,13 @@ class Job:
     seed: int
     report: Report
     callbacks: Callable[[], list[pl.Callback]] = list
-    start: Weights | None = None
+    pretrained: Weights | None = None
+    initial: Weights = field(init=False)
     cells_seen: int = field(default=0, init=False)
 
-    def initial_weights(self) -> Weights:
-        """Those of an earlier run where one was given, else those the model was made with."""
-        return self.start or _weights_of(self.model)
+    def __post_init__(self) -> None:
+        # Kept, since every fit leaves its own weights in the one resident model.
+        self.initial = self.pretrained or _weights_of(self.model)
 
     def fit(
         self,

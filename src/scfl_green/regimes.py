@@ -39,7 +39,7 @@ def federated(job: Job, *, strategy: Any, rounds: int, local_epochs: int) -> Out
 def finetune(job: Job, *, epochs: int, client: str | None = None) -> Outcome:
     """Train on at a newcomer client, from the weights of an earlier run that did not see its cells."""
     newcomers = job.split.newcomers
-    if job.start is None:
+    if job.pretrained is None:
         raise InputError("regime=finetune starts from an earlier run: name its folder with weights=logs/runs/NAME")
     if not newcomers:
         raise InputError("regime=finetune needs a client that was held out: set split.newcomers")
@@ -52,7 +52,7 @@ def finetune(job: Job, *, epochs: int, client: str | None = None) -> Outcome:
 def _alone(job: Job, part: Part, parts: Sequence[Part], epochs: int) -> Outcome:
     fit = job.fit(
         part,
-        job.initial_weights(),
+        job.initial,
         epochs=epochs,
         callbacks=[EachEpoch(partial(job.report, "epoch", epochs))],
         validate=True,

@@ -105,7 +105,7 @@ def _job(cfg: DictConfig, dataset: Dataset, start: Start | None, tracker: Tracke
         seed=cfg.seed,
         report=tracker.report,
         callbacks=lambda: [instantiate(callback) for callback in cfg.callbacks.values()],
-        start=start.weights if start else None,
+        pretrained=start.weights if start else None,
     )
 
 

@@ -24,6 +24,6 @@ def h5ad(path: str) -> ad.AnnData:
         if place.is_file():
             try:
                 return ad.read_h5ad(place)
-            except Exception as error:  # whatever a broken file makes anndata raise
+            except Exception as error:  # a broken file can make anndata raise anything
                 raise InputError(f"{place}: not a readable h5ad file ({' '.join(str(error).split())})") from error
     raise InputError(f"no file at {' or '.join(str(p) for p in places)}; set data.path, or SCFL_DATA to its folder")

@@ -20,7 +20,7 @@ def simulate(job: Job, parts: Sequence[Part], strategy: Strategy, rounds: int, l
     grid = LocalGrid(client_app(job, parts), [part.name for part in parts], job.meter)
     server = server_app(
         strategy,
-        job.initial_weights(),
+        job.initial,
         rounds=rounds,
         local_epochs=local_epochs,
         evaluate=all(len(part.validation) for part in parts),

@@ -20,7 +20,7 @@ class ScDLC(CellClassifier):
         n_types: int,
         optimizer: Optimizer,
         scheduler: Scheduler | None = None,
-        steps: int = 10,
+        steps: int = 5,
         hidden: int = 64,
         layers: int = 2,
         dropout: float = 0.3,
