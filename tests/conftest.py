@@ -27,13 +27,11 @@ import train  # noqa: E402, F401  # registers the resolvers that the configurati
 def compose_config(folder: Path, *overrides: str) -> DictConfig:
     """The configuration that ``python train.py OVERRIDES`` would run with, writing below ``folder``."""
     GlobalHydra.instance().clear()
-    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        cfg = compose("train", [f"paths.logs={folder}", *overrides], return_hydra_config=True)
-    HydraConfig.instance().set_config(cfg)
-    with open_dict(cfg):
-        cfg.hydra.runtime.output_dir = str(folder / "run")
-    HydraConfig.instance().set_config(cfg)
     (folder / "run").mkdir(parents=True, exist_ok=True)
+    places = [f"paths.logs={folder}", f"hydra.runtime.output_dir={folder}/run"]
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        cfg = compose("train", [*places, *overrides], return_hydra_config=True)
+    HydraConfig.instance().set_config(cfg)
     with open_dict(cfg):
         del cfg["hydra"]
     return cfg

@@ -1,0 +1,179 @@
+"""Whole runs: as a user starts them, and what they leave behind."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from conftest import ROOT, compose_config, start_program
+from safetensors.torch import load_file
+
+from scfl_green.artifacts import read_model
+from scfl_green.run import run
+
+QUICK = ["federation.rounds=2", "federation.local_epochs=1", "data.n_genes=200", "logger=none", "trainer=cpu"]
+FIELDS = """
+    data model opt regime split seed fingerprint
+    cells_train cells_test genes types clients rounds local_epochs epochs batch_size precision parameters
+    accuracy weighted_f1 macro_f1
+    seconds_fit energy_kwh energy_cpu_kwh energy_gpu_kwh energy_ram_kwh emissions_kg energy_mode country
+    carbon_intensity_kg_per_kwh bytes_up bytes_down transfer_kwh transfer_emissions_kg train_flops eaps versions
+""".split()
+
+
+def records(offline: Path) -> list:
+    """The records of an offline W&B run, read from its file."""
+    from wandb.proto.wandb_internal_pb2 import Record
+    from wandb.sdk.internal.datastore import DataStore
+
+    store = DataStore()
+    store.open_for_scan(str(offline))
+    found = []
+    while (data := store.scan_data()) is not None:
+        record = Record()
+        record.ParseFromString(data)
+        found.append(record)
+    return found
+
+
+def configs_of(folder: Path) -> list[dict]:
+    found = []
+    for file in sorted(folder.rglob("*.wandb")):
+        config: dict = {}
+        for record in records(file):
+            for updates in (record.run.config.update, record.config.update):
+                config |= {item.key: json.loads(item.value_json) for item in updates if item.key}
+        found.append(config)
+    return found
+
+
+@pytest.fixture(scope="module")
+def default_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """``python train.py`` in an empty folder: that folder, and what was printed."""
+    folder = tmp_path_factory.mktemp("default")
+    ended = start_program(folder)
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stderr == ""
+    return folder / "logs/runs/pancreas-actinn-baseline-federated-s42", ended.stdout
+
+
+def test_the_default_run_learns_and_records(default_run: tuple[Path, str]) -> None:
+    folder, printed = default_run
+    record = json.loads((folder / "result.json").read_text())
+    assert list(record) == FIELDS
+    assert record["accuracy"] >= 0.88
+    assert (record["clients"], record["rounds"], record["types"]) == (4, 5, 9)
+    assert record["cells_train"] + record["cells_test"] < 3274
+    assert record["cells_test"] == pytest.approx(0.2 * 3274, abs=4)
+    assert record["energy_kwh"] == pytest.approx(
+        record["energy_cpu_kwh"] + record["energy_gpu_kwh"] + record["energy_ram_kwh"]
+    )
+    assert record["eaps"] == pytest.approx(
+        record["weighted_f1"] / (record["emissions_kg"] + record["transfer_emissions_kg"])
+    )
+    weights_bytes = 4 * record["parameters"]
+    # A round takes the weights to each client twice, to train and to validate, and back once.
+    assert record["bytes_up"] == pytest.approx(4 * 5 * weights_bytes, rel=0.01)
+    assert record["bytes_down"] == pytest.approx(2 * 4 * 5 * weights_bytes, rel=0.01)
+    assert [line for line in printed.splitlines() if line.startswith("round 5/5")]
+    for word in ("accuracy", "macro F1", "Wh", "g CO2e", "EAPS", "MB", "Tosti et al. 2021", "result.json"):
+        assert word in printed
+
+
+def test_the_table_fits_a_terminal_of_80_columns(default_run: tuple[Path, str]) -> None:
+    table = [line for line in default_run[1].splitlines() if not line.startswith("/")]
+    assert max(len(line) for line in table) <= 80
+    assert "…" not in default_run[1]
+
+
+def test_central_training_is_within_three_points(default_run: tuple[Path, str], tmp_path: Path) -> None:
+    federated = json.loads((default_run[0] / "result.json").read_text())
+    central = run(compose_config(tmp_path, "regime=central", "logger=none"))
+    assert central["epochs"] == federated["epochs"]
+    assert (central["bytes_up"], central["rounds"]) == (0, 0)
+    assert abs(central["accuracy"] - federated["accuracy"]) <= 0.03
+
+
+def test_what_is_left_is_enough_to_use_the_weights(default_run: tuple[Path, str]) -> None:
+    folder, _ = default_run
+    start = read_model(str(folder))
+    record = json.loads((folder / "result.json").read_text())
+    assert len(start.types) == record["types"]
+    assert len(start.preparation.genes) == record["genes"]
+    assert sum(value.numel() for value in load_file(folder / "weights.safetensors").values()) == record["parameters"]
+    about = json.loads((folder / "model.json").read_text())
+    assert about["model"]["_target_"] == "scfl_green.models.actinn.ACTINN"
+    rounds = pd.read_csv(folder / "metrics.csv")
+    assert list(rounds["round"]) == [1, 2, 3, 4, 5]
+    assert rounds["emissions/co2eq_g"].is_monotonic_increasing
+    energy = pd.read_csv(folder / "energy.csv")
+    fit = energy[energy["phase"] == "fit"]
+    assert len(fit) == 20
+    assert fit["energy_kwh"].sum() == pytest.approx(record["energy_kwh"])
+    assert (folder / ".hydra/config.yaml").exists()
+
+
+def test_the_default_run_is_a_wandb_run_that_tells_nothing_of_the_machine(default_run: tuple[Path, str]) -> None:
+    folder, _ = default_run
+    (config,) = configs_of(folder)
+    assert config["model"]["_target_"] == "scfl_green.models.actinn.ACTINN"
+    (file,) = folder.rglob("*.wandb")
+    seen = records(file)
+    curves = {item.key or ".".join(item.nested_key) for record in seen for item in record.history.item}
+    assert {"emissions/co2eq_g", "validation/accuracy", "train/loss"} <= curves
+    summary = {item.key: item.value_json for record in seen for item in record.summary.update}
+    assert json.loads(summary["accuracy"]) == json.loads((folder / "result.json").read_text())["accuracy"]
+    raw = file.read_bytes()
+    for secret in (str(ROOT), str(folder), "train.py"):
+        assert secret.encode() not in raw
+
+
+def file_hash(folder: Path) -> str:
+    return hashlib.sha256((folder / "run/weights.safetensors").read_bytes()).hexdigest()
+
+
+@pytest.mark.parametrize("regime", ["federated", "central"])
+def test_one_seed_gives_one_weights_file(tmp_path: Path, regime: str) -> None:
+    hashes = []
+    for number, seed in enumerate([1, 1, 2]):
+        run(compose_config(tmp_path / str(number), f"regime={regime}", f"seed={seed}", "model=scsmd", *QUICK))
+        hashes.append(file_hash(tmp_path / str(number)))
+    assert hashes[0] == hashes[1] != hashes[2]
+
+
+def test_a_finished_run_is_not_run_again_and_another_one_sets_it_aside(tmp_path: Path) -> None:
+    first = run(compose_config(tmp_path, *QUICK))
+    file = tmp_path / "run/result.json"
+    written = file.stat().st_mtime_ns
+    assert run(compose_config(tmp_path, *QUICK, "name=other")) == first
+    assert file.stat().st_mtime_ns == written
+    second = run(compose_config(tmp_path, *QUICK, "model.l2=0.01"))
+    assert second["fingerprint"] != first["fingerprint"]
+    aside = tmp_path / "run" / f"earlier-{first['fingerprint']}"
+    assert json.loads((aside / "result.json").read_text()) == first
+    assert (aside / "weights.safetensors").exists()
+
+
+def test_fine_tuning_starts_from_weights_that_never_saw_the_newcomer(tmp_path: Path) -> None:
+    quick = [*QUICK, "data.n_genes=500", "federation.rounds=3"]
+    federated = run(compose_config(tmp_path / "a", "split.newcomers=1", *quick))
+    assert federated["clients"] == 3
+    tuned = run(compose_config(tmp_path / "b", "regime=finetune", f"weights={tmp_path}/a/run", *quick))
+    assert (tuned["clients"], tuned["rounds"], tuned["epochs"]) == (1, 0, 3)
+    before, after = read_model(str(tmp_path / "a/run")), read_model(str(tmp_path / "b/run"))
+    assert list(before.preparation.genes) == list(after.preparation.genes)
+    assert tuned["cells_test"] < federated["cells_test"]
+    assert tuned["accuracy"] > 0.8
+    with pytest.raises(ValueError, match=r"regime\.client=x"):
+        run(compose_config(tmp_path / "c", "regime=finetune", f"weights={tmp_path}/a/run", "regime.client=x", *quick))
+
+
+def test_donors_as_clients(tmp_path: Path) -> None:
+    assert run(compose_config(tmp_path, "data.client_key=donor_id", *QUICK))["clients"] == 20
+
+
+def test_a_users_own_file(tmp_path: Path) -> None:
+    source = ROOT / "src/scfl_green/data/packaged/pancreas.h5ad"
+    ours = ["data=h5ad", f"data.path={source}", "data.client_key=donor_id", *QUICK]
+    assert run(compose_config(tmp_path, *ours))["clients"] == 20

@@ -1,0 +1,58 @@
+"""Sweeps: every job runs once, whatever happened before."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pandas as pd
+from conftest import start_program
+from test_run import configs_of
+
+QUICK = ["federation.rounds=1", "federation.local_epochs=1", "data.n_genes=100", "trainer=cpu"]
+GRID = [
+    "model=actinn,scdlc,sccdcg,scsmd",
+    "opt=baseline,small_batch,mixed_precision,reduce_complexity",
+]
+
+
+def test_the_grid_runs_once_resumes_and_fills_gaps(tmp_path: Path) -> None:
+    def sweep() -> str:
+        ended = start_program(tmp_path, "-m", *GRID, *QUICK, "logger=none", "name=grid")
+        assert ended.returncode == 0, ended.stderr
+        return ended.stdout
+
+    sweep()
+    folder = tmp_path / "logs/sweeps/grid"
+    results = pd.read_csv(folder / "results.csv")
+    assert len(results) == 16
+    assert not results.duplicated(["model", "opt"]).any()
+    assert set(results.loc[results["opt"] == "mixed_precision", "precision"]) == {"bf16-mixed"}
+    reduced = results.pivot_table(index="model", columns="opt", values="parameters")
+    assert (reduced["reduce_complexity"] < reduced["baseline"]).all()
+
+    written = {path: path.stat().st_mtime_ns for path in folder.glob("*/result.json")}
+    assert len(written) == 16
+    assert sweep().count("nothing to do") == 16
+    assert {path: path.stat().st_mtime_ns for path in folder.glob("*/result.json")} == written
+
+    (lost,) = folder.glob("*-scdlc-small_batch-*")
+    shutil.rmtree(lost)
+    assert sweep().count("nothing to do") == 15
+    assert (lost / "result.json").exists()
+    assert len(pd.read_csv(folder / "results.csv")) == 16
+
+
+def test_each_job_is_a_wandb_run_with_its_own_configuration(tmp_path: Path) -> None:
+    ended = start_program(tmp_path, "-m", "seed=1,2,3", *QUICK)
+    assert ended.returncode == 0, ended.stderr
+    assert sorted(config["seed"] for config in configs_of(tmp_path)) == [1, 2, 3]
+
+
+def test_a_failing_job_does_not_stop_the_others(tmp_path: Path) -> None:
+    ended = start_program(tmp_path, "-m", "split.newcomers=[Nobody],0", "logger=none", *QUICK)
+    assert ended.returncode != 0
+    assert "split.newcomers names Nobody" in ended.stderr
+    assert "Traceback" not in ended.stderr
+    (finished,) = tmp_path.rglob("result.json")
+    assert json.loads(finished.read_text())["clients"] == 4
+    assert len(pd.read_csv(tmp_path / "logs/sweeps/default/results.csv")) == 1
