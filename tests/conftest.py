@@ -54,9 +54,7 @@ def few(pancreas: Cells) -> Cells:
     from dataclasses import replace
 
     rows = np.arange(0, len(pancreas), 8)
-    return replace(
-        pancreas, counts=pancreas.counts[rows], labels=pancreas.labels[rows], clients=pancreas.clients[rows]
-    )
+    return replace(pancreas, counts=pancreas.counts[rows], labels=pancreas.labels[rows], clients=pancreas.clients[rows])
 
 
 @pytest.fixture

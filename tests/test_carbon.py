@@ -4,8 +4,8 @@ import time
 
 import pytest
 import pytorch_lightning as pl
-from jobs import make_job
 
+from jobs import make_job
 from scfl_green.carbon import EnergyMeter, MeasureEmissions, check_country
 from scfl_green.data.cells import Cells
 from scfl_green.data.datamodule import CellDataModule
@@ -48,9 +48,13 @@ def test_an_inner_phase_pauses_the_outer_one(meter: EnergyMeter) -> None:
 
 
 def test_a_raising_phase_is_closed(meter: EnergyMeter) -> None:
-    with pytest.raises(RuntimeError), meter.phase("fit", 1, "a"):
-        meter.phase("validate").__enter__()
-        raise RuntimeError
+    def fails() -> None:
+        with meter.phase("fit", 1, "a"):
+            meter.phase("validate").__enter__()
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fails()
     assert len(meter._open) == 1
 
 
@@ -62,7 +66,12 @@ class Raises(pl.Callback):
 def test_the_callback_works_with_any_trainer_and_survives_an_exception(few: Cells, meter: EnergyMeter) -> None:
     job = make_job(few, meter)
     part = next(iter(job.split.clients.values()))
-    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
+    quiet = {
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+    }
 
     def fit(*callbacks: pl.Callback) -> None:
         data = CellDataModule(job.features, part, 16, [1])

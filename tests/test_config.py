@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import CONFIGS, compose_config, start_program
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
+from conftest import CONFIGS, compose_config, start_program
 from scfl_green import settings
 from scfl_green.errors import InputError
 from scfl_green.models.base import CellClassifier

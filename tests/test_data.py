@@ -14,7 +14,14 @@ from scfl_green.data.cells import Cells
 from scfl_green.data.datamodule import Batches, CellDataModule
 from scfl_green.data.dataset import prepare
 from scfl_green.data.partition import Part, by_client, iid, stratified_share
-from scfl_green.data.prepare import GeneSums, all_genes, between_within, between_within_ratio, highly_variable, normalise
+from scfl_green.data.prepare import (
+    GeneSums,
+    all_genes,
+    between_within,
+    between_within_ratio,
+    highly_variable,
+    normalise,
+)
 from scfl_green.errors import InputError
 
 SPLIT = {"test": 0.2, "validation": 0.1, "newcomers": 0, "seed": 1}

@@ -10,8 +10,8 @@ import torch
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp.strategy import FedAdam, FedAvg, FedProx, FedYogi
-from jobs import make_job, split_of
 
+from jobs import make_job, split_of
 from scfl_green.carbon import EnergyMeter
 from scfl_green.data.cells import Cells
 from scfl_green.data.partition import Part, Split, iid
@@ -116,9 +116,7 @@ def test_a_clients_exception_ends_the_run(few: Cells, meter: EnergyMeter) -> Non
     job = make_job(few, meter)
     app = client_app(job, [])
     grid = LocalGrid(app, ["nobody"], meter)
-    server = server_app(
-        FedAvg(**ONE), job.initial, rounds=1, local_epochs=1, evaluate=False, on_round=lambda *_: None
-    )
+    server = server_app(FedAvg(**ONE), job.initial, rounds=1, local_epochs=1, evaluate=False, on_round=lambda *_: None)
     with pytest.raises(IndexError):
         server(grid, Context(run_id=0, node_id=0, node_config={}, state=RecordDict(), run_config={}))
 

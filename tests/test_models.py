@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 import pytorch_lightning as pl
 import torch
-from conftest import CONFIGS, compose_config
 from hydra.utils import instantiate
-from jobs import make_job
 
+from conftest import CONFIGS, compose_config
+from jobs import make_job
 from scfl_green.carbon import EnergyMeter
 from scfl_green.data.cells import Cells
 from scfl_green.errors import InputError

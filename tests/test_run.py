@@ -6,46 +6,21 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from conftest import ROOT, compose_config, start_program
 from safetensors.torch import load_file
 
+from conftest import ROOT, compose_config, start_program
 from scfl_green.artifacts import read_model
 from scfl_green.run import run
+from wandb_file import configs, records
 
 QUICK = ["federation.rounds=2", "federation.local_epochs=1", "data.n_genes=200", "logger=none", "trainer=cpu"]
 FIELDS = """
-    data model opt regime split seed fingerprint
-    cells_train cells_test genes types clients rounds local_epochs epochs batch_size precision parameters
-    accuracy weighted_f1 macro_f1
-    seconds_fit energy_kwh energy_cpu_kwh energy_gpu_kwh energy_ram_kwh emissions_kg energy_mode country
-    carbon_intensity_kg_per_kwh bytes_up bytes_down transfer_kwh transfer_emissions_kg train_flops eaps versions
-""".split()
-
-
-def records(offline: Path) -> list:
-    """The records of an offline W&B run, read from its file."""
-    from wandb.proto.wandb_internal_pb2 import Record
-    from wandb.sdk.internal.datastore import DataStore
-
-    store = DataStore()
-    store.open_for_scan(str(offline))
-    found = []
-    while (data := store.scan_data()) is not None:
-        record = Record()
-        record.ParseFromString(data)
-        found.append(record)
-    return found
-
-
-def configs_of(folder: Path) -> list[dict]:
-    found = []
-    for file in sorted(folder.rglob("*.wandb")):
-        config: dict = {}
-        for record in records(file):
-            for updates in (record.run.config.update, record.config.update):
-                config |= {item.key: json.loads(item.value_json) for item in updates if item.key}
-        found.append(config)
-    return found
+    data model opt regime split seed fingerprint cells_train cells_test genes types clients rounds
+    local_epochs epochs batch_size precision parameters accuracy weighted_f1 macro_f1 seconds_fit
+    energy_kwh energy_cpu_kwh energy_gpu_kwh energy_ram_kwh emissions_kg energy_mode country
+    carbon_intensity_kg_per_kwh bytes_up bytes_down transfer_kwh transfer_emissions_kg train_flops
+    eaps versions
+""".split()  # noqa: SIM905
 
 
 @pytest.fixture(scope="module")
@@ -116,10 +91,10 @@ def test_what_is_left_is_enough_to_use_the_weights(default_run: tuple[Path, str]
 
 def test_the_default_run_is_a_wandb_run_that_tells_nothing_of_the_machine(default_run: tuple[Path, str]) -> None:
     folder, _ = default_run
-    (config,) = configs_of(folder)
+    (config,) = configs(folder)
     assert config["model"]["_target_"] == "scfl_green.models.actinn.ACTINN"
     (file,) = folder.rglob("*.wandb")
-    seen = records(file)
+    seen = list(records(file))
     curves = {item.key or ".".join(item.nested_key) for record in seen for item in record.history.item}
     assert {"emissions/co2eq_g", "validation/accuracy", "train/loss"} <= curves
     summary = {item.key: item.value_json for record in seen for item in record.summary.update}

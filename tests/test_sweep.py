@@ -5,8 +5,9 @@ import shutil
 from pathlib import Path
 
 import pandas as pd
+
 from conftest import start_program
-from test_run import configs_of
+from wandb_file import configs
 
 QUICK = ["federation.rounds=1", "federation.local_epochs=1", "data.n_genes=100", "trainer=cpu"]
 GRID = [
@@ -45,7 +46,7 @@ def test_the_grid_runs_once_resumes_and_fills_gaps(tmp_path: Path) -> None:
 def test_each_job_is_a_wandb_run_with_its_own_configuration(tmp_path: Path) -> None:
     ended = start_program(tmp_path, "-m", "seed=1,2,3", *QUICK)
     assert ended.returncode == 0, ended.stderr
-    assert sorted(config["seed"] for config in configs_of(tmp_path)) == [1, 2, 3]
+    assert sorted(config["seed"] for config in configs(tmp_path)) == [1, 2, 3]
 
 
 def test_a_failing_job_does_not_stop_the_others(tmp_path: Path) -> None:

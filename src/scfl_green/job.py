@@ -60,9 +60,9 @@ class Job:
     """One model on one dataset. A regime decides how often, where and from which weights it is fitted.
 
     ``initial`` are the weights to start from: ``pretrained`` ones of an earlier run where given, else those that
-    the model was made with. ``trainer`` makes a Trainer (a partial of ``pl.Trainer``); ``callbacks`` makes the callbacks of one fit;
-    The same seed gives the same bits: each fit is seeded by
-    (seed, client, round), so that the order in which clients train does not matter.
+    the model was made with. ``trainer`` makes a Trainer (a partial of ``pl.Trainer``), ``callbacks`` the callbacks
+    of one fit. The same seed gives the same bits: each fit is seeded by (seed, client, round), so that the order
+    in which clients train does not matter.
     """
 
     model: CellClassifier

@@ -23,7 +23,7 @@ from scfl_green.record import make_record, write_energy
 from scfl_green.summary import print_summary
 from scfl_green.tracking import Tracker
 
-# Settings that cannot change a result.
+# Settings that cannot change a result; paths are nobody's business but this machine's.
 INCIDENTAL = ("paths", "logger", "name", "optimized_metric")
 # Lightning's advice on loaders (ours slice whole batches: workers would only copy them), and its use of old torch.
 NOISE = (".*does not have many workers", ".*isinstance.treespec, LeafSpec")
@@ -36,6 +36,7 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     """
     config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
     settings.check(config)
+    config = {key: value for key, value in config.items() if key not in INCIDENTAL}
     start = None if cfg.weights is None else read_model(cfg.weights)
     folder = Path(HydraConfig.get().runtime.output_dir)
     what = _what(config, start)
@@ -57,8 +58,7 @@ def run(cfg: DictConfig) -> dict[str, Any]:
 def _what(config: dict[str, Any], start: Start | None) -> dict[str, Any]:
     """What is run: the groups' choices, the seed, and a hash of all that can change the result."""
     choices = HydraConfig.get().runtime.choices
-    hashed = {key: value for key, value in config.items() if key not in INCIDENTAL}
-    hashed["weights"] = start and start.sha256
+    hashed = config | {"weights": start and start.sha256}
     fingerprint = hashlib.sha256(json.dumps(hashed, sort_keys=True).encode()).hexdigest()[:16]
     named = {group: choices[group] for group in ("data", "model", "opt", "regime", "split")}
     return named | {"seed": config["seed"], "fingerprint": fingerprint}

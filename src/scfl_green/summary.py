@@ -14,7 +14,7 @@ def print_summary(record: dict[str, Any], scores: dict[str, dict[str, float]], m
     """Print scores on test cells, and what training used, for the run and for each client."""
     title = "{data} · {model} · {opt} · {regime} · seed {seed}".format(**record)
     table = Table(title=title, box=SIMPLE_HEAD, caption=_caption(record), padding=0, pad_edge=False)
-    table.add_column("", overflow="ellipsis", no_wrap=True, max_width=20)
+    table.add_column("", overflow="ellipsis", no_wrap=True, max_width=24)
     for name in ("accuracy", "F1", "macro F1", "Wh", "g CO2e", "EAPS", "MB", "s"):
         table.add_column(name, justify="right", no_wrap=True)
     emissions_kg = record["emissions_kg"] + record["transfer_emissions_kg"]

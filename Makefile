@@ -1,0 +1,39 @@
+# make demo and make test are all that a new user needs; both set the environment up first if it is not there yet.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test install check format clean
+
+help: ## List the targets
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+demo: .venv/.run ## Train a federation on the embedded pancreas dataset
+	$(BIN)/python train.py
+
+test: .venv/.dev ## Run the test suite
+	$(BIN)/python -m pytest
+
+install: .venv/.dev ## Set .venv up with the tested versions, tools for development included
+
+check: .venv/.dev ## Check format, lint and types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: .venv/.dev ## Mend format and lint
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean: ## Remove .venv and caches; what runs wrote (logs/) stays
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache build src/*.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.venv/.run: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install -q -c constraints.txt -e .
+	@touch $@
+
+.venv/.dev: .venv/.run
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[dev]'
+	@touch $@
