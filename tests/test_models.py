@@ -73,15 +73,6 @@ def test_weights_have_no_buffers_that_average_badly(model: CellClassifier) -> No
     assert not list(model.buffers())
 
 
-def test_scdlc_reads_its_steps_in_order(tmp_path: Path) -> None:
-    cfg = compose_config(tmp_path, "model=scdlc", "model.steps=4")
-    model = instantiate(cfg.model, n_genes=100, n_types=4).eval()
-    x, _ = batch()
-    x = x[:, :100]
-    with torch.no_grad():
-        assert not torch.allclose(model(x), model(x.view(24, 4, 25).flip(1).reshape(24, 100)), atol=1e-3)
-
-
 def test_flops_are_counted_forward_and_backward(few: Cells, meter: EnergyMeter) -> None:
     job = make_job(few, meter)
     weights = sum(p.numel() for n, p in job.model.named_parameters() if n.endswith("weight"))

@@ -106,8 +106,8 @@ def _highest(score: np.ndarray, n_genes: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Preparation:
-    """How counts become features, learnt from training cells: the genes chosen, and the mean and the scale by
-    which their log-normalised values are centred and divided.
+    """How counts become features, learnt from training cells: the genes chosen, in descending order of BSS/WSS,
+    and the mean and the scale by which their log-normalised values are centred and divided.
 
     ``scale`` is one where values are only centred, and their standard deviation where they are standardised.
     """
@@ -120,6 +120,8 @@ class Preparation:
     @classmethod
     def learn(cls, cells: Cells, sums: GeneSums, choose_genes: ChooseGenes, standardise: bool) -> "Preparation":
         chosen = choose_genes(sums)
+        # Most telling first: the order in which scDLC reads them.
+        chosen = chosen[np.argsort(-between_within_ratio(sums)[chosen], kind="stable")]
         mean, variance = (moment[chosen] for moment in sums.mean_and_variance())
         scale = np.sqrt(variance) if standardise else np.ones_like(variance)
         return cls(

@@ -2,17 +2,58 @@
 
 from collections.abc import Sequence
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from scfl_green.models.base import CellClassifier, Optimizer, Scheduler, scaled
 
 
-class ScCDCG(CellClassifier):
-    """Xu et al. 2024 (arXiv:2404.06167): autoencoder genes -> 256 -> 64 -> 256 -> genes, a graph embedding and
-    a classification head with dropout.
+def normalised_graph(weights: Tensor) -> Tensor:
+    """D^-1/2 |A| D^-1/2 of a symmetric matrix of edge weights between cells (cells x cells)."""
+    weights = weights.abs()
+    scale = weights.sum(dim=1).clamp_min(1e-12).rsqrt()
+    return scale[:, None] * weights * scale[None, :]
 
-    Cross-entropy plus ``reconstruction`` * mean squared error.
+
+def cell_graph(x: Tensor, beta: float) -> Tensor:
+    """The graph over the cells of a batch (cells x cells): ``beta`` of covariances, the rest of cosines.
+
+    Section 3.2 of the paper: the probability metrics graph holds inner products of the cells' profiles, the
+    spatial metrics graph |cosine| similarities, each symmetrically normalised.
+    """
+    centred = x - x.mean(dim=1, keepdim=True)
+    covariance = centred @ centred.T / x.shape[1]
+    unit = F.normalize(x, dim=1)
+    return beta * normalised_graph(covariance) + (1 - beta) * normalised_graph(unit @ unit.T)
+
+
+def sinkhorn_targets(similarity: Tensor, sharpness: float = 5.0, iterations: int = 50) -> Tensor:
+    """Soft assignments (cells x clusters, rows sum to one) whose clusters are equally filled.
+
+    The paper's section 3.3 with its entropic optimal transport by Sinkhorn-Knopp scaling; no gradient.
+    """
+    with torch.no_grad():
+        plan = similarity.float().clamp_min(1e-12) ** sharpness
+        for _ in range(iterations):
+            plan = plan / plan.sum(dim=0, keepdim=True)
+            plan = plan / plan.sum(dim=1, keepdim=True)
+    return plan
+
+
+class ScCDCG(CellClassifier):
+    """Xu et al. 2024 (arXiv:2404.06167), with a classification head as in the study.
+
+    Section 3.1, autoencoder: genes -> 256 -> 64 -> 256 -> genes (mean squared error). Section 3.2, deep-cut graph
+    embedding: with Z the embeddings (cells x latent, rows of unit length) and L the graph over the batch's cells,
+    the term -tr(Z^T L Z) / latent draws linked cells together, and the mean square of latent * Z^T Z / cells - I
+    keeps dimensions apart. Section 3.3, clustering (off unless ``clustering`` > 0): KL divergence from Sinkhorn
+    targets to assignments by similarity to learnt centres, one a cell type. Head: dropout, latent -> types.
+
+    The loss is cross-entropy plus the terms, each under its weight. Two deviations: graphs are built over the
+    cells of a mini-batch, so that memory grows with the batch's square and not with that of the cells, both
+    terms being divided by the number of cells so that a weight means the same at every batch size; and ReLUs
+    stand between the layers, which the authors' code leaves linear.
     """
 
     def __init__(
@@ -23,24 +64,58 @@ class ScCDCG(CellClassifier):
         scheduler: Scheduler | None = None,
         hidden: Sequence[int] = (256, 64),
         dropout: float = 0.3,
+        beta: float = 0.5,
         reconstruction: float = 0.1,
+        deep_cut: float = 0.1,
+        orthogonality: float = 0.1,
+        clustering: float = 0.0,
         width: float = 1.0,
     ) -> None:
         super().__init__(n_types, optimizer, scheduler)
-        self.reconstruction = reconstruction
+        self.beta = beta
+        self.term_weights = {
+            "reconstruction": reconstruction,
+            "deep_cut": deep_cut,
+            "orthogonality": orthogonality,
+            "clustering": clustering,
+        }
         outer, latent = (scaled(size, width) for size in hidden)
-        self.encoder = nn.Sequential(nn.Linear(n_genes, outer), nn.ReLU(), nn.Linear(outer, latent), nn.ReLU())
+        self.encoder = nn.Sequential(nn.Linear(n_genes, outer), nn.ReLU(), nn.Linear(outer, latent))
         self.decoder = nn.Sequential(nn.Linear(latent, outer), nn.ReLU(), nn.Linear(outer, n_genes))
-        self.classifier = nn.Sequential(nn.Dropout(dropout), nn.Linear(latent, n_types))
+        self.classifier = nn.Sequential(nn.ReLU(), nn.Dropout(dropout), nn.Linear(latent, n_types))
+        if clustering:
+            self.centres = nn.Parameter(F.normalize(torch.randn(n_types, latent), dim=1))
 
     def forward(self, x: Tensor) -> Tensor:
         return self.classifier(self.encoder(x))
 
     def loss(self, x: Tensor, y: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        z = self.encoder(x)
-        logits = self.classifier(z)
+        h = self.encoder(x)
+        logits = self.classifier(h)
+        z = F.normalize(h, dim=1)
         terms = {
-            "cross_entropy": F.cross_entropy(logits, y),
-            "reconstruction": self.reconstruction * F.mse_loss(self.decoder(z), x),
+            "reconstruction": lambda: F.mse_loss(self.decoder(h), x),
+            "deep_cut": lambda: self.deep_cut(x, z),
+            "orthogonality": lambda: self.orthogonality(z),
+            "clustering": lambda: self.clustering(z),
         }
-        return logits, terms
+        weighted = {name: weight * terms[name]() for name, weight in self.term_weights.items() if weight}
+        return logits, {"cross_entropy": F.cross_entropy(logits, y), **weighted}
+
+    def deep_cut(self, x: Tensor, z: Tensor) -> Tensor:
+        """-tr(Z^T L Z) / latent, per cell; the same for the same cells in any order."""
+        with torch.no_grad():
+            graph = cell_graph(x, self.beta)
+        return -(z * (graph @ z)).sum() / z.shape[1] / len(z)
+
+    def orthogonality(self, z: Tensor) -> Tensor:
+        """How far the embeddings' dimensions are from uncorrelated and equally used."""
+        latent = z.shape[1]
+        gram = z.T @ z * (latent / len(z))
+        return (gram - torch.eye(latent, device=z.device)).square().mean()
+
+    def clustering(self, z: Tensor) -> Tensor:
+        """Divergence of the assignments to the learnt centres from balanced targets."""
+        similarity = (z @ F.normalize(self.centres, dim=1).T + 1) / 2
+        assignment = similarity / similarity.sum(dim=1, keepdim=True)
+        return F.kl_div(assignment.log(), sinkhorn_targets(similarity), reduction="batchmean")

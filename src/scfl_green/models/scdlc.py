@@ -7,11 +7,13 @@ from scfl_green.models.base import CellClassifier, Optimizer, Scheduler, scaled
 
 
 class ScDLC(CellClassifier):
-    """Zhou et al. 2022 (BMC Genomics 23:504): a fully connected layer at every step of a sequence of genes,
-    two LSTM layers of 64, the last state, dropout, a fully connected layer.
+    """Zhou et al. 2022 (BMC Genomics 23:504), "Methods": a fully connected layer at every step of a sequence of
+    genes, two LSTM layers of 64, the last state, dropout, a fully connected layer.
 
-    The genes are cut into ``steps`` steps of equal width (the last one padded with zeros). The paper takes one
-    gene a step, 100 of them; here a step holds many genes, since steps are what a recurrent layer costs.
+    The sequence is the chosen genes in descending order of BSS/WSS, as ``Preparation`` hands them over, cut into
+    ``steps`` steps of equal width (the last one padded with zeros): cells x genes -> cells x steps x genes a step.
+    Deviation: the paper reads 100 genes, one a step; here a step holds many genes, since steps are what a recurrent
+    layer costs. ``data.n_genes=100 model.steps=100`` is the paper's.
     """
 
     def __init__(

@@ -1,15 +1,45 @@
 """scSMD: a deep learning method for accurate clustering of single cells based on auto-encoder."""
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from scfl_green.models.base import CellClassifier, Optimizer, Scheduler, scaled
+
+MAP_SIDE = 32
+UNLABELLED = -1
+
+
+class AttentionGate(nn.Module):
+    """The multi-dilated attention gate ("Methods", MDSAB) on hidden units seen as a map of one channel, 32 wide.
+
+    Four 3x3 convolutions of dilation 2, 4, 6 and 8, side by side, ReLU, a 1x1 convolution, a sigmoid: x + x * g.
+    (cells x units) in and out; units that do not fill the last row of the map are padded with zeros.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.dilated = nn.ModuleList(nn.Conv2d(1, 1, 3, padding=rate, dilation=rate) for rate in (2, 4, 6, 8))
+        self.vote = nn.Conv2d(4, 1, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        units = F.pad(x, (0, -x.shape[1] % MAP_SIDE)).view(len(x), 1, -1, MAP_SIDE)
+        scales = F.relu(torch.cat([convolution(units) for convolution in self.dilated], dim=1))
+        gate = torch.sigmoid(self.vote(scales)).flatten(1)[:, : x.shape[1]]
+        return x + x * gate
 
 
 class ScSMD(CellClassifier):
     """Cui et al. 2025 (BMC Bioinformatics 26), in the study's form: genes -> 1024 -> latent 64 -> dropout -> types.
 
-    Layer normalisation stands where the authors normalise by batch: batch statistics average badly across
-    clients, whose cells differ.
+    ``attention_gate`` puts the paper's multi-dilated gate on the hidden units. ``cellnet`` (a weight; 0 is off)
+    adds the paper's self-supervised head CellNet, latent -> 128 -> 128 -> types, softmax: pairs of a batch's
+    cells whose latent profiles have a cosine above ``similar`` are drawn to the same output, those below
+    ``dissimilar`` to different ones, the others left alone. It also learns from cells whose type is missing
+    (label -1), which the cross-entropy leaves out; prediction does not use it.
+
+    Deviations: the encoder is fully connected, where the authors convolve genes as an image; layer normalisation
+    stands where they normalise by batch, since batch statistics average badly across clients whose cells differ.
     """
 
     def __init__(
@@ -21,14 +51,50 @@ class ScSMD(CellClassifier):
         hidden: int = 1024,
         latent: int = 64,
         dropout: float = 0.3,
+        attention_gate: bool = False,
+        cellnet: float = 0.0,
+        similar: float = 0.8,
+        dissimilar: float = 0.2,
         width: float = 1.0,
     ) -> None:
         super().__init__(n_types, optimizer, scheduler)
-        hidden, latent = scaled(hidden, width), scaled(latent, width)
+        self.cellnet_weight, self.similar, self.dissimilar = float(cellnet), similar, dissimilar
+        hidden, latent, head = (scaled(size, width) for size in (hidden, latent, 128))
         self.encoder = nn.Sequential(
-            nn.Linear(n_genes, hidden), nn.LayerNorm(hidden), nn.ReLU(), nn.Linear(hidden, latent), nn.ReLU()
+            nn.Linear(n_genes, hidden),
+            nn.LayerNorm(hidden),
+            nn.ReLU(),
+            AttentionGate() if attention_gate else nn.Identity(),
+            nn.Linear(hidden, latent),
+            nn.ReLU(),
         )
         self.classifier = nn.Sequential(nn.Dropout(dropout), nn.Linear(latent, n_types))
+        if cellnet:
+            layers = [nn.Linear(latent, head), nn.LayerNorm(head), nn.ReLU()]
+            layers += [nn.Linear(head, head), nn.LayerNorm(head), nn.ReLU()]
+            self.cellnet = nn.Sequential(*layers, nn.Linear(head, n_types), nn.Softmax(dim=1))
 
     def forward(self, x: Tensor) -> Tensor:
         return self.classifier(self.encoder(x))
+
+    def loss(self, x: Tensor, y: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        latent = self.encoder(x)
+        logits = self.classifier(latent)
+        known = y != UNLABELLED
+        # Zero, not nan, where no cell of the batch has a type.
+        supervised = F.cross_entropy(logits[known], y[known], reduction="sum") / known.sum().clamp_min(1)
+        terms = {"cross_entropy": supervised}
+        if self.cellnet_weight:
+            terms["cellnet"] = self.cellnet_weight * self.pairwise(latent)
+        return logits, terms
+
+    def pairwise(self, latent: Tensor) -> Tensor:
+        """Binary cross-entropy between agreement of CellNet's outputs and similarity, over the pairs that are sure."""
+        unit = F.normalize(latent.detach(), dim=1)
+        cosine = unit @ unit.T
+        sure = ((cosine > self.similar) | (cosine < self.dissimilar)).fill_diagonal_(False)
+        outputs = F.normalize(self.cellnet(latent).float(), dim=1)
+        agreement = (outputs @ outputs.T).clamp(1e-6, 1 - 1e-6)
+        with torch.autocast(latent.device.type, enabled=False):
+            losses = F.binary_cross_entropy(agreement, (cosine > self.similar).float(), reduction="none")
+        return (losses * sure).sum() / sure.sum().clamp_min(1)
