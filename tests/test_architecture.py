@@ -9,7 +9,7 @@ SRC = Path(__file__).parents[1] / "src/scfl_green"
 # From the ground up; a module imports from floors below its own, a folder also from itself.
 FLOORS = [
     ["errors"],
-    ["score", "settings", "data"],
+    ["score", "settings", "data", "prune"],
     ["models", "callbacks", "carbon"],
     ["job", "tracking"],
     ["artifacts", "federated"],

@@ -53,8 +53,15 @@ def test_every_opt_changes_what_it_names_and_nothing_else(tmp_path: Path, model:
         "size": size(build(tmp_path, f"model={model}", f"opt={opt}")) - size(build(tmp_path, f"model={model}")),
         "batch": cfg.data.batch_size - base.data.batch_size,
         "precision": cfg.trainer.precision != base.trainer.precision,
+        "prune": cfg.prune != base.prune,
     }
-    named = {"small_batch": {"batch"}, "mixed_precision": {"precision"}, "reduce_complexity": {"size"}}
+    named = {
+        "small_batch": {"batch"},
+        "mixed_precision": {"precision"},
+        "reduce_complexity": {"size"},
+        "green": {"batch", "precision", "size"},
+        "prune": {"prune"},
+    }
     assert {name for name, change in changed.items() if change} == named.get(opt, set())
     assert changed["size"] <= 0
     assert changed["batch"] <= 0
@@ -94,13 +101,15 @@ WRONG = {
     "carbon.country=Germany": "carbon.country=Germany",
     "carbon.cpu_watts=-5": "carbon.cpu_watts",
     "seed=-1": "seed=-1",
+    "opt=prune prune.fraction=1.0": "prune.fraction=1.0",
+    "opt=prune prune.after_round=5": "prune.after_round",
     "threads=0": "threads=0",
 }
 
 
 @pytest.mark.parametrize("override", WRONG)
 def test_wrong_values_are_named(tmp_path: Path, override: str) -> None:
-    cfg = compose_config(tmp_path, override)
+    cfg = compose_config(tmp_path, *override.split())
     with pytest.raises(InputError, match="should") as raised:
         settings.check(OmegaConf.to_container(cfg, resolve=True))
     assert WRONG[override] in str(raised.value)

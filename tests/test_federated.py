@@ -116,7 +116,7 @@ def test_a_clients_exception_ends_the_run(few: Cells, meter: EnergyMeter) -> Non
     job = make_job(few, meter)
     app = client_app(job, [])
     grid = LocalGrid(app, ["nobody"], meter)
-    server = server_app(FedAvg(**ONE), job.initial, rounds=1, local_epochs=1, evaluate=False, on_round=lambda *_: None)
+    server = server_app(job, FedAvg(**ONE), rounds=1, local_epochs=1, evaluate=False, on_round=lambda *_: None)
     with pytest.raises(IndexError):
         server(grid, Context(run_id=0, node_id=0, node_config={}, state=RecordDict(), run_config={}))
 

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import compose_config
 from hydra.utils import instantiate
 
+from conftest import compose_config
 from scfl_green.models.base import CellClassifier
 from scfl_green.models.sccdcg import cell_graph, sinkhorn_targets
 from scfl_green.models.scsmd import UNLABELLED

@@ -49,10 +49,10 @@ class BestWeights(pl.Callback):
 
 
 class EachEpoch(pl.Callback):
-    """Hands the epoch's number (from 1) and its metrics to ``report`` at the end of every training epoch."""
+    """Hands the epoch's number (from 1, after the ``done`` ones of earlier fits) and its metrics to ``report``."""
 
-    def __init__(self, report: Callable[[int, dict[str, float]], None]) -> None:
-        self.report = report
+    def __init__(self, report: Callable[[int, dict[str, float]], None], done: int = 0) -> None:
+        self.report, self.done = report, done
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self.report(trainer.current_epoch + 1, {k: float(v) for k, v in trainer.callback_metrics.items()})
+        self.report(self.done + trainer.current_epoch + 1, {k: float(v) for k, v in trainer.callback_metrics.items()})

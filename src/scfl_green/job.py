@@ -5,7 +5,6 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from typing import cast
 
 import numpy as np
@@ -19,8 +18,8 @@ from scfl_green.data.datamodule import CellDataModule, Features
 from scfl_green.data.partition import Part, Split
 from scfl_green.errors import InputError
 from scfl_green.models.base import CellClassifier, classification_scores
+from scfl_green.prune import Prune, Weights, resize
 
-Weights = dict[str, Tensor]
 # Told of (unit, total, step, metrics), e.g. ("round", 5, 1, {...}), whenever a round or epoch ends.
 Report = Callable[[str, int, int, dict[str, float]], None]
 
@@ -76,7 +75,9 @@ class Job:
     callbacks: Callable[[], list[pl.Callback]] = list
     pretrained: Weights | None = None
     initial: Weights = field(init=False)
-    cells_seen: int = field(default=0, init=False)
+    prune: Prune | None = None
+    train_flops: float = field(default=0.0, init=False)
+    _flops: dict[int, float] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
         # Kept, since every fit leaves its own weights in the one resident model.
@@ -93,7 +94,7 @@ class Job:
         validate: bool = False,
     ) -> Fit:
         """Train from ``weights`` on a part's training cells for ``epochs``, with a fresh optimiser."""
-        self.model.load_state_dict(weights)
+        self._load(weights)
         seed = [self.seed, zlib.crc32(part.name.encode()), round_number]
         torch.manual_seed(int(np.random.SeedSequence(seed).generate_state(1)[0]))
         trainer = self.trainer(
@@ -107,13 +108,13 @@ class Job:
             **QUIET,
         )
         trainer.fit(self.model, datamodule=CellDataModule(self.features, part, self.batch_size, seed))
-        self.cells_seen += trainer.current_epoch * len(part.train)
+        self.train_flops += self._flops_per_cell() * trainer.current_epoch * len(part.train)
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
         return Fit(_weights_of(self.model), metrics, len(part.train))
 
     def validate(self, part: Part, weights: Weights, round_number: int = 0) -> dict[str, float]:
         """Loss and scores of ``weights`` on a part's validation cells."""
-        self.model.load_state_dict(weights)
+        self._load(weights)
         trainer = self.trainer(callbacks=[MeasureEmissions(self.meter, round_number, part.name)], **QUIET)
         data = CellDataModule(self.features, part, self.batch_size, [self.seed])
         (metrics,) = trainer.validate(self.model, datamodule=data, verbose=False)
@@ -121,7 +122,7 @@ class Job:
 
     def test(self, parts: Sequence[Part], weights: Weights) -> dict[str, dict[str, float]]:
         """Scores on the test cells of all parts together (under ``""``) and of each by name."""
-        self.model.load_state_dict(weights)
+        self._load(weights)
         n_types = self.model.n_types
         predicted, labels = {}, {}
         with self.meter.phase("test"):
@@ -149,8 +150,23 @@ class Job:
         """Lightning's name of the precision that fits run in."""
         return self.trainer(**QUIET).precision
 
-    @cached_property
-    def flops_per_cell(self) -> float:
+    def _load(self, weights: Weights) -> None:
+        resize(self.model, weights)
+        self.model.load_state_dict(weights)
+
+    def pruned(self, weights: Weights) -> Weights:
+        """The weights without the hidden units that ``prune`` takes out."""
+        assert self.prune is not None
+        self._load(weights)
+        return self.prune(weights, self.model.hidden_units())
+
+    def _flops_per_cell(self) -> float:
+        size = sum(p.numel() for p in self.model.parameters())
+        if size not in self._flops:
+            self._flops[size] = self.count_flops()
+        return self._flops[size]
+
+    def count_flops(self) -> float:
         """Floating-point operations of training on one cell, forward and backward, counted on one batch."""
         rows = np.concatenate([part.train for part in self.split.clients.values()])[: self.batch_size]
         x, y = (t.to(self.model.device) for t in self.features[rows])

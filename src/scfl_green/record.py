@@ -55,7 +55,7 @@ def make_record(
         "bytes_down": bytes_down,
         "transfer_kwh": transfer_kwh,
         "transfer_emissions_kg": transfer_kg,
-        "train_flops": round(job.flops_per_cell * job.cells_seen),
+        "train_flops": round(job.train_flops),
         "eaps": eaps(scores["weighted_f1"], trained.emissions_kg + transfer_kg),
         "versions": {package: version(package) for package in PACKAGES},
     }

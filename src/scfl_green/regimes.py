@@ -50,11 +50,11 @@ def finetune(job: Job, *, epochs: int, client: str | None = None) -> Outcome:
 
 
 def _alone(job: Job, part: Part, parts: Sequence[Part], epochs: int) -> Outcome:
-    fit = job.fit(
-        part,
-        job.initial,
-        epochs=epochs,
-        callbacks=[EachEpoch(partial(job.report, "epoch", epochs))],
-        validate=True,
-    )
-    return Outcome(fit.weights, parts, epochs)
+    weights, done = job.initial, 0
+    for stage, until in enumerate([*([job.prune.after_epoch] if job.prune else []), epochs]):
+        if stage > 0:
+            weights = job.pruned(weights)
+        report = EachEpoch(partial(job.report, "epoch", epochs), done)
+        fit = job.fit(part, weights, epochs=until - done, round_number=stage, callbacks=[report], validate=True)
+        weights, done = fit.weights, until
+    return Outcome(weights, parts, epochs)

@@ -105,6 +105,7 @@ def _job(cfg: DictConfig, dataset: Dataset, start: Start | None, tracker: Tracke
         seed=cfg.seed,
         report=tracker.report,
         callbacks=lambda: [instantiate(callback) for callback in cfg.callbacks.values()],
+        prune=instantiate(cfg.prune),
         pretrained=start.weights if start else None,
     )
 

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
 
 from scfl_green.errors import InputError
 
@@ -60,6 +60,12 @@ class Carbon(_Group):
     network_kwh_per_gb: float = Field(ge=0)
 
 
+class PruneSettings(_Group):
+    fraction: Annotated[float, Field(gt=0, lt=1)]
+    after_round: PositiveInt
+    after_epoch: PositiveInt
+
+
 class Settings(_Group):
     seed: int = Field(ge=0)
     threads: PositiveInt
@@ -71,6 +77,15 @@ class Settings(_Group):
     trainer: TrainerSettings
     federation: Federation
     carbon: Carbon
+    prune: PruneSettings | None
+
+    @model_validator(mode="after")
+    def _prune_within_training(self) -> "Settings":
+        if self.prune and (
+            self.prune.after_round >= self.federation.rounds or self.prune.after_epoch >= self.trainer.max_epochs
+        ):
+            raise ValueError("there should be training left after pruning: lower prune.after_round")
+        return self
 
 
 def check(config: dict[str, Any]) -> None:
@@ -79,7 +94,8 @@ def check(config: dict[str, Any]) -> None:
         Settings.model_validate(config)
     except ValidationError as error:
         found = [
-            f"{'.'.join(str(step) for step in e['loc'])}={e['input']}: {e['msg'][0].lower()}{e['msg'][1:]}"
+            (f"{'.'.join(str(step) for step in e['loc'])}={e['input']}: " if e["loc"] else "")
+            + f"{e['msg'][0].lower()}{e['msg'][1:]}"
             for e in error.errors()
         ]
         raise InputError("; ".join(found)) from None

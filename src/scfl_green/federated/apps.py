@@ -44,14 +44,15 @@ def client_app(job: Job, parts: Sequence[Part]) -> ClientApp:
 
 
 def server_app(
-    strategy: Strategy, weights: Weights, *, rounds: int, local_epochs: int, evaluate: bool, on_round: OnRound
+    job: Job, strategy: Strategy, *, rounds: int, local_epochs: int, evaluate: bool, on_round: OnRound
 ) -> ServerApp:
-    """A ServerApp that runs the strategy and tells of every round; the last arrays are left in the context's state."""
+    """A ServerApp that runs the strategy from the job's initial weights and tells of every round; the last arrays
+    are left in the context's state."""
     app = ServerApp()
 
     @app.main()
     def main(grid: Grid, context: Context) -> None:
-        repeatable = Repeatable(strategy, evaluate)
+        repeatable = Repeatable(strategy, evaluate, _pruning(job))
 
         def after_round(server_round: int, arrays: ArrayRecord) -> None:
             if server_round > 0:
@@ -59,7 +60,7 @@ def server_app(
 
         result = repeatable.start(
             grid,
-            ArrayRecord(weights),
+            ArrayRecord(job.initial),
             num_rounds=rounds,
             train_config=ConfigRecord({"local-epochs": local_epochs}),
             evaluate_fn=after_round,
@@ -67,6 +68,15 @@ def server_app(
         context.state["arrays"] = result.arrays
 
     return app
+
+
+def _pruning(job: Job) -> Callable[[int, ArrayRecord], ArrayRecord]:
+    def between_rounds(server_round: int, arrays: ArrayRecord) -> ArrayRecord:
+        if job.prune is None or server_round != job.prune.after_round:
+            return arrays
+        return ArrayRecord(job.pruned(dict(arrays.to_torch_state_dict())))
+
+    return between_rounds
 
 
 def _weights(message: Message) -> Weights:

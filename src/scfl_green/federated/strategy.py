@@ -1,6 +1,6 @@
 """What any Flower strategy needs to give the same bits for the same seed."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord
@@ -13,11 +13,17 @@ class Repeatable(Strategy):
 
     Replies arrive in any order and float sums depend on it, so that otherwise the same seed gives different
     weights from three clients up. What comes back has the dtypes of the weights that were sent out.
-    ``metrics`` keeps each round's aggregated training and validation metrics.
+    ``between_rounds`` may change the weights of a finished round before they travel on; ``metrics`` keeps each
+    round's aggregated training and validation metrics.
     """
 
-    def __init__(self, strategy: Strategy, evaluate: bool = True) -> None:
-        self.strategy, self.evaluate = strategy, evaluate
+    def __init__(
+        self,
+        strategy: Strategy,
+        evaluate: bool = True,
+        between_rounds: Callable[[int, ArrayRecord], ArrayRecord] = lambda _, arrays: arrays,
+    ) -> None:
+        self.strategy, self.evaluate, self.between_rounds = strategy, evaluate, between_rounds
         self.dtypes: dict[str, str] = {}
         self.metrics: dict[int, dict[str, float]] = {}
 
@@ -36,7 +42,9 @@ class Repeatable(Strategy):
                 reply.content[name] = _cast(record, dict.fromkeys(record, "float64"))
         arrays, metrics = self.strategy.aggregate_train(server_round, replies)
         self.metrics[server_round] = dict(metrics or {})
-        return (None if arrays is None else _cast(arrays, self.dtypes)), metrics
+        if arrays is not None:
+            arrays = self.between_rounds(server_round, _cast(arrays, self.dtypes))
+        return arrays, metrics
 
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from scfl_green.models.base import CellClassifier, Optimizer, Scheduler, scaled
+from scfl_green.prune import Units, between
 
 
 class ACTINN(CellClassifier):
@@ -40,6 +41,10 @@ class ACTINN(CellClassifier):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.layers(x)
+
+    def hidden_units(self) -> Sequence[Units]:
+        linear = [f"layers.{i}" for i, layer in enumerate(self.layers) if isinstance(layer, nn.Linear)]
+        return [between([producer], [consumer]) for producer, consumer in pairwise(linear)]
 
     def loss(self, x: Tensor, y: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         logits = self(x)

@@ -1,6 +1,6 @@
 """What every framework shares: the loss, the scores and the optimiser of a classifier of cells."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import pytorch_lightning as pl
@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torchmetrics.functional.classification import multiclass_accuracy, multiclass_f1_score
+
+from scfl_green.prune import Units
 
 Optimizer = Callable[[Iterable[torch.nn.Parameter]], torch.optim.Optimizer]
 Scheduler = Callable[[torch.optim.Optimizer], torch.optim.lr_scheduler.LRScheduler]
@@ -42,6 +44,10 @@ class CellClassifier(pl.LightningModule):
             "train": [],
             "validation": [],
         }
+
+    def hidden_units(self) -> Sequence[Units]:
+        """Of every hidden layer, where its units lie in the weights: what ``opt=prune`` may take out."""
+        raise NotImplementedError
 
     def loss(self, x: Tensor, y: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Logits of a batch and the terms whose sum is minimised."""

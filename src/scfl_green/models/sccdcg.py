@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from scfl_green.models.base import CellClassifier, Optimizer, Scheduler, scaled
+from scfl_green.prune import Slice, Units, between
 
 
 def normalised_graph(weights: Tensor) -> Tensor:
@@ -88,6 +89,12 @@ class ScCDCG(CellClassifier):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.classifier(self.encoder(x))
+
+    def hidden_units(self) -> Sequence[Units]:
+        latent = [*between(["encoder.2"], ["decoder.0", "classifier.2"])]
+        if self.term_weights["clustering"]:
+            latent.append(Slice("centres", 1))
+        return [between(["encoder.0"], ["encoder.2"]), latent, between(["decoder.0"], ["decoder.2"])]
 
     def loss(self, x: Tensor, y: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         h = self.encoder(x)

@@ -1,9 +1,14 @@
 """scDLC: a deep learning framework to classify large sample single-cell RNA-seq data."""
 
+from collections.abc import Sequence
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from scfl_green.models.base import CellClassifier, Optimizer, Scheduler, scaled
+from scfl_green.prune import Slice, Units
+
+GATES, GATED = 4, ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
 
 
 class ScDLC(CellClassifier):
@@ -36,6 +41,20 @@ class ScDLC(CellClassifier):
         self.lstm = nn.LSTM(size, size, num_layers=layers, batch_first=True)
         self.dropout = nn.Dropout(dropout)
         self.classifier = nn.Linear(size, n_types)
+
+    def hidden_units(self) -> Sequence[Units]:
+        consumers = [f"lstm.weight_ih_l{layer}" for layer in range(1, self.lstm.num_layers)] + ["classifier.weight"]
+        return [
+            [Slice("embed.weight", 0), Slice("embed.bias", 0), Slice("lstm.weight_ih_l0", 1)],
+            *(
+                [
+                    *(Slice(f"lstm.{kind}_l{layer}", 0, GATES) for kind in GATED),
+                    Slice(f"lstm.weight_hh_l{layer}", 1),
+                    Slice(consumer, 1),
+                ]
+                for layer, consumer in enumerate(consumers)
+            ),
+        ]
 
     def forward(self, x: Tensor) -> Tensor:
         x = F.pad(x, (0, self.steps * self.genes_per_step - x.shape[1]))

@@ -1,13 +1,17 @@
 """scSMD: a deep learning method for accurate clustering of single cells based on auto-encoder."""
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from scfl_green.models.base import CellClassifier, Optimizer, Scheduler, scaled
+from scfl_green.prune import Units, between
 
 MAP_SIDE = 32
 UNLABELLED = -1
+HIDDEN = between(["encoder.0", "encoder.1"], ["encoder.4"])
 
 
 class AttentionGate(nn.Module):
@@ -76,6 +80,13 @@ class ScSMD(CellClassifier):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.classifier(self.encoder(x))
+
+    def hidden_units(self) -> Sequence[Units]:
+        if not self.cellnet_weight:
+            return [HIDDEN, between(["encoder.4"], ["classifier.1"])]
+        latent = between(["encoder.4"], ["classifier.1", "cellnet.0"])
+        first, second = (["cellnet.0", "cellnet.1"], ["cellnet.3"]), (["cellnet.3", "cellnet.4"], ["cellnet.6"])
+        return [HIDDEN, latent, between(*first), between(*second)]
 
     def loss(self, x: Tensor, y: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         latent = self.encoder(x)
