@@ -149,3 +149,24 @@ def test_help_and_the_configuration_need_no_torch(tmp_path: Path, monkeypatch: p
 def test_torch_is_the_version_that_was_tested() -> None:
     tested = (CONFIGS.parent / "constraints.txt").read_text()
     assert f"torch=={torch.__version__.split('+')[0]}" in tested
+
+
+def test_published_recipes_are_the_papers(tmp_path: Path) -> None:
+    actinn = compose_config(tmp_path, "experiment=published")
+    assert (actinn.model.optimizer.lr, actinn.data.batch_size) == (1e-4, 128)
+    model = instantiate(actinn.model, n_genes=10, n_types=3, _convert_="all")
+    configured = model.configure_optimizers()
+    scheduler = configured["lr_scheduler"]["scheduler"]
+    for _ in range(1000):
+        configured["optimizer"].step()
+        scheduler.step()
+    assert scheduler.get_last_lr() == [pytest.approx(0.95e-4)]
+    assert compose_config(tmp_path, "experiment=published", "opt=small_batch").data.batch_size == 16
+    scdlc = compose_config(tmp_path, "experiment=published", "model=scdlc")
+    assert (scdlc.data.n_genes, scdlc.model.steps) == (100, 100)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_every_framework_has_a_published_recipe_and_reduced_sizes(model: str) -> None:
+    for place in ("recipes/published", "sizes/reduce_complexity", "sizes/green"):
+        assert (CONFIGS / place / f"{model}.yaml").exists()

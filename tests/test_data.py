@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import anndata as ad
 import numpy as np
@@ -24,6 +25,7 @@ from scfl_green.data.prepare import (
 )
 from scfl_green.errors import InputError
 
+SHARED = Path(__file__).parents[2] / "shared/data"
 SPLIT = {"test": 0.2, "validation": 0.1, "newcomers": 0, "seed": 1}
 CHOOSE = partial(between_within, n_genes=50)
 
@@ -63,6 +65,28 @@ def test_a_split_is_stratified_and_depends_on_the_seed_alone(pancreas: Cells) ->
     name = next(iter(split.clients))
     assert np.array_equal(split.clients[name].test, again.clients[name].test)
     assert not np.array_equal(split.clients[name].test, other.clients[name].test)
+
+
+def test_whole_clients_are_kept_for_the_test(few: Cells) -> None:
+    split = by_client(few, **SPLIT | {"test": ["Muraro et al. 2016"], "newcomers": ["Tosti et al. 2021"]})
+    (tested,) = split.tested.values()
+    assert np.array_equal(tested.test, np.flatnonzero(few.clients == "Muraro et al. 2016"))
+    assert len(split.clients) == 2
+    parts = [*split.clients.values(), *split.newcomers.values()]
+    assert not any(len(part.test) for part in parts)
+    assert split.to_test(parts) == [tested]
+    with pytest.raises(InputError, match=r"split\.test names Nobody"):
+        by_client(few, **SPLIT | {"test": ["Nobody"]})
+
+
+@pytest.mark.skipif(not SHARED.exists(), reason="needs the shared files")
+def test_dataset_c_is_cut_as_the_study_cut_it() -> None:
+    adata = sources.shuffled_chunks(str(SHARED / "gse84133_human1.h5ad"), 7, 270, 42, 20)
+    assert adata.n_obs == 1895
+    assert adata.obs["cell_type"].nunique() == 9
+    assert list(adata.obs["chunk"].value_counts().sort_index()) == [270] * 6 + [275]
+    shuffled = adata.obs.sample(frac=1, random_state=42)
+    assert (shuffled["chunk"].iloc[:270] == 1).all()
 
 
 def test_a_share_of_nothing_and_of_singletons() -> None:

@@ -170,7 +170,7 @@ class Job:
         """Floating-point operations of training on one cell, forward and backward, counted on one batch."""
         rows = np.concatenate([part.train for part in self.split.clients.values()])[: self.batch_size]
         x, y = (t.to(self.model.device) for t in self.features[rows])
-        with _without_onednn(), FlopCounterMode(display=False) as counter:
+        with without_onednn(), FlopCounterMode(display=False) as counter:
             _, terms = self.model.loss(x, y)
             torch.stack([*terms.values()]).sum().backward()
         self.model.zero_grad()
@@ -178,7 +178,7 @@ class Job:
 
 
 @contextmanager
-def _without_onednn() -> Iterator[None]:
+def without_onednn() -> Iterator[None]:
     """oneDNN's LSTM is one fused operation, which the FLOP counter does not know."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="TF32 acceleration")

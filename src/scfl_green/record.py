@@ -31,7 +31,7 @@ def make_record(
     transfer_kg = transfer_kwh * (meter.intensity or 0)
     return what | {
         "cells_train": sum(len(p.train) for p in outcome.parts),
-        "cells_test": sum(len(p.test) for p in outcome.parts),
+        "cells_test": sum(len(p.test) for p in job.split.to_test(outcome.parts)),
         "genes": job.features.n_genes,
         "types": job.model.n_types,
         "clients": len(outcome.parts),

@@ -47,7 +47,7 @@ def run(cfg: DictConfig) -> dict[str, Any]:
         warnings.filterwarnings("ignore", message=message)
     pl.seed_everything(cfg.seed, verbose=False)
     torch.set_num_threads(cfg.threads)
-    dataset = _dataset(cfg, start)
+    dataset = load_dataset(cfg, start)
     meter = EnergyMeter(cfg.carbon.country, cfg.carbon.cpu_watts, cfg.carbon.ram_watts)
     try:
         return _train(cfg, config, what, dataset, start, meter, folder)
@@ -80,7 +80,7 @@ def _finished(folder: Path, fingerprint: str) -> dict[str, Any] | None:
     return None
 
 
-def _dataset(cfg: DictConfig, start: Start | None) -> Dataset:
+def load_dataset(cfg: DictConfig, start: Start | None) -> Dataset:
     # Partials are called here, so that their InputErrors are not wrapped into Hydra's.
     adata = instantiate(cfg.data.source, _partial_=True)()
     cells = Cells.from_anndata(adata, cfg.data.label_key, cfg.data.client_key)
@@ -123,7 +123,7 @@ def _train(
         job = _job(cfg, dataset, start, tracker)
         job.warm_up()
         outcome = instantiate(cfg.regime, _convert_="all")(job)
-        scores = job.test(outcome.parts, outcome.weights)
+        scores = job.test(job.split.to_test(outcome.parts), outcome.weights)
         meter.read()
         record = make_record(what, job, outcome, scores[""], cfg.carbon.network_kwh_per_gb)
         tracker.finish(record)

@@ -24,7 +24,7 @@ class Data(_Group):
 
 
 class SplitSettings(_Group):
-    test: Annotated[float, Field(gt=0, lt=1)]
+    test: Annotated[float, Field(gt=0, lt=1)] | Annotated[list[str], Field(min_length=1)]
     validation: Share
     newcomers: Annotated[int, Field(ge=0)] | list[str]
 
@@ -93,9 +93,19 @@ def check(config: dict[str, Any]) -> None:
     try:
         Settings.model_validate(config)
     except ValidationError as error:
-        found = [
-            (f"{'.'.join(str(step) for step in e['loc'])}={e['input']}: " if e["loc"] else "")
-            + f"{e['msg'][0].lower()}{e['msg'][1:]}"
-            for e in error.errors()
-        ]
-        raise InputError("; ".join(found)) from None
+        expected: dict[str, list[str]] = {}
+        for wrong in error.errors():
+            place = f"{_path(config, wrong['loc'])}={wrong['input']}: " if wrong["loc"] else ""
+            expected.setdefault(place, []).append(wrong["msg"][0].lower() + wrong["msg"][1:])
+        raise InputError("; ".join(f"{place}{', or '.join(said)}" for place, said in expected.items())) from None
+
+
+def _path(config: Any, location: tuple[int | str, ...]) -> str:
+    """The key as a user would override it; pydantic adds the alternatives of a union to it."""
+    path = []
+    for step in location:
+        if not isinstance(config, dict):
+            break
+        path.append(str(step))
+        config = config.get(step)
+    return ".".join(path)

@@ -7,7 +7,10 @@ from rich.console import Console
 from rich.table import Table
 
 from scfl_green.carbon import FIT, EnergyMeter
+from scfl_green.data.partition import POOLED
 from scfl_green.score import eaps
+
+SCORES = ("accuracy", "weighted_f1", "macro_f1")
 
 
 def print_summary(record: dict[str, Any], scores: dict[str, dict[str, float]], meter: EnergyMeter) -> None:
@@ -21,31 +24,28 @@ def print_summary(record: dict[str, Any], scores: dict[str, dict[str, float]], m
     moved = record["bytes_up"] + record["bytes_down"]
     energy_kwh = record["energy_kwh"] + record["transfer_kwh"]
     table.add_row("run", *_cells(scores[""], energy_kwh, emissions_kg, moved, record["seconds_fit"]), style="bold")
-    for name in sorted(scores.keys() - {""}):
-        table.add_row(name, *_client(record, scores[name], meter, name))
+    trained = {entry.client for entry in meter.entries.values() if entry.phase == FIT} - {POOLED}
+    for name in sorted((scores.keys() | trained) - {""}):
+        table.add_row(name, *_client(record, scores.get(name), meter, name))
     Console().print(table)
 
 
-def _client(record: dict[str, Any], scores: dict[str, float], meter: EnergyMeter, name: str) -> list[str]:
+def _client(record: dict[str, Any], scores: dict[str, float] | None, meter: EnergyMeter, name: str) -> list[str]:
     fit = meter.total(FIT, client=name)
-    own = [e for e in meter.entries.values() if e.client == name]
-    if fit.seconds == 0:  # its cells were trained on elsewhere, pooled
-        return [f"{scores[k]:.3f}" for k in ("accuracy", "weighted_f1", "macro_f1")] + ["–"] * 5
-    moved = sum(e.bytes_up + e.bytes_down for e in own)
+    moved = sum(e.bytes_up + e.bytes_down for e in meter.entries.values() if e.client == name)
     share = moved / max(record["bytes_up"] + record["bytes_down"], 1)
-    return _cells(
-        scores,
-        fit.energy_kwh + share * record["transfer_kwh"],
-        fit.emissions_kg + share * record["transfer_emissions_kg"],
-        moved,
-        fit.seconds,
-    )
+    energy_kwh = fit.energy_kwh + share * record["transfer_kwh"]
+    emissions_kg = fit.emissions_kg + share * record["transfer_emissions_kg"]
+    cells = _cells(scores or dict.fromkeys(SCORES, 0.0), energy_kwh, emissions_kg, moved, fit.seconds)
+    # A client without test cells has no scores; one whose cells were trained on elsewhere, pooled, has no energy.
+    measured = [scores is not None] * 3 + [fit.seconds > 0] * 2 + [scores is not None and fit.seconds > 0]
+    return [cell if shown else "–" for cell, shown in zip(cells, [*measured, *[fit.seconds > 0] * 2], strict=True)]
 
 
 def _cells(scores: dict[str, float], energy_kwh: float, emissions_kg: float, moved: int, seconds: float) -> list[str]:
     score = eaps(scores["weighted_f1"], emissions_kg)
     return [
-        *(f"{scores[k]:.3f}" for k in ("accuracy", "weighted_f1", "macro_f1")),
+        *(f"{scores[name]:.3f}" for name in SCORES),
         f"{energy_kwh * 1e3:.4f}",
         f"{emissions_kg * 1e3:.4f}",
         "–" if score is None else f"{score:,.0f}",

@@ -1,12 +1,17 @@
 """Which cells belong to whom: clients, and within each the cells to train on, to validate on and to test on."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from scfl_green.data.cells import Cells
 from scfl_green.errors import InputError
+
+# A share of every client's cells, or the names of clients whose cells are all kept for the test.
+Test = float | list[str]
+# The name of several clients' cells taken together.
+POOLED = "pooled"
 
 
 @dataclass(frozen=True)
@@ -21,25 +26,31 @@ class Part:
     @classmethod
     def pooled(cls, parts: list["Part"]) -> "Part":
         return cls(
-            "pooled",
+            POOLED,
             *(np.sort(np.concatenate([getattr(p, r) for p in parts])) for r in ("train", "validation", "test")),
         )
 
 
 @dataclass(frozen=True)
 class Split:
-    """Clients that train the federation, and newcomers held out for fine-tuning; both by name, in order of name."""
+    """Clients that train the federation, newcomers held out for fine-tuning, and whole clients held out for the
+    test, if any; each by name, in order of name."""
 
     clients: dict[str, Part]
     newcomers: dict[str, Part]
+    tested: dict[str, Part] = field(default_factory=dict)
+
+    def to_test(self, parts: Sequence[Part]) -> list[Part]:
+        """The parts to test on what was trained at ``parts``: those held out for it, else their own test cells."""
+        return list(self.tested.values()) or list(parts)
 
 
-def by_client(cells: Cells, *, test: float, validation: float, newcomers: int | list[str], seed: int) -> Split:
+def by_client(cells: Cells, *, test: Test, validation: float, newcomers: int | list[str], seed: int) -> Split:
     """Donors, studies or sites as clients, as the data names them."""
     return _split(cells, cells.clients, test, validation, newcomers, seed)
 
 
-def iid(cells: Cells, *, clients: int, test: float, validation: float, newcomers: int | list[str], seed: int) -> Split:
+def iid(cells: Cells, *, clients: int, test: Test, validation: float, newcomers: int | list[str], seed: int) -> Split:
     """``clients`` equal shares of the shuffled cells."""
     order = np.random.default_rng((seed, 1)).permutation(len(cells))
     width = len(str(clients))
@@ -50,24 +61,28 @@ def iid(cells: Cells, *, clients: int, test: float, validation: float, newcomers
 
 
 def _split(
-    cells: Cells, owner: np.ndarray, test: float, validation: float, newcomers: int | list[str], seed: int
+    cells: Cells, owner: np.ndarray, test: Test, validation: float, newcomers: int | list[str], seed: int
 ) -> Split:
     names = sorted(set(owner))
-    new = _newcomers(names, newcomers)
+    tested = _named(test, names, "split.test") if isinstance(test, list) else set()
+    rest = [name for name in names if name not in tested]
+    new = _newcomers(rest, newcomers)
     rng = np.random.default_rng((seed, 2))
     parts = {}
     for name in names:
         rows = np.flatnonzero(owner == name)
-        tested = stratified_share(cells.labels[rows], test, rng)
-        kept = rows[~tested]
+        share = float(name in tested) if isinstance(test, list) else test
+        held_out = stratified_share(cells.labels[rows], share, rng)
+        kept = rows[~held_out]
         validated = stratified_share(cells.labels[kept], validation, rng)
         if validation and len(kept) > 1 and not validated.any():
             validated[rng.integers(len(kept))] = True
-        parts[name] = Part(name, train=kept[~validated], validation=kept[validated], test=rows[tested])
-    _check(parts)
+        parts[name] = Part(name, train=kept[~validated], validation=kept[validated], test=rows[held_out])
+    _check([parts[name] for name in rest], needs_test=not tested)
     return Split(
-        clients={n: p for n, p in parts.items() if n not in new},
-        newcomers={n: p for n, p in parts.items() if n in new},
+        clients={n: parts[n] for n in rest if n not in new},
+        newcomers={n: parts[n] for n in rest if n in new},
+        tested={n: parts[n] for n in names if n in tested},
     )
 
 
@@ -84,20 +99,24 @@ def stratified_share(labels: np.ndarray, share: float, rng: np.random.Generator)
     return chosen
 
 
-def _newcomers(names: list[str], newcomers: int | list[str]) -> set[str]:
-    chosen = names[len(names) - newcomers :] if isinstance(newcomers, int) else list(newcomers)
+def _named(chosen: list[str], names: list[str], setting: str) -> set[str]:
     if unknown := set(chosen) - set(names):
-        raise InputError(f"split.newcomers names {', '.join(sorted(unknown))}; the clients are {', '.join(names)}")
+        raise InputError(f"{setting} names {', '.join(sorted(unknown))}; the clients are {', '.join(names)}")
     if len(set(chosen)) >= len(names):
-        raise InputError(f"split.newcomers holds out all {len(names)} clients; at least one must remain to train")
+        raise InputError(f"{setting} holds out all {len(names)} clients; at least one must remain to train")
     return set(chosen)
 
 
-def _check(parts: Mapping[str, Part]) -> None:
-    for name, part in parts.items():
-        if len(part.train) == 0 or len(part.test) == 0:
+def _newcomers(names: list[str], newcomers: int | list[str]) -> set[str]:
+    chosen = names[max(0, len(names) - newcomers) :] if isinstance(newcomers, int) else newcomers
+    return _named(chosen, names, "split.newcomers")
+
+
+def _check(parts: Sequence[Part], needs_test: bool) -> None:
+    for part in parts:
+        if len(part.train) == 0 or (needs_test and len(part.test) == 0):
             total = len(part.train) + len(part.validation) + len(part.test)
             raise InputError(
-                f"client {name!r} has {total} cells, too few to train and to test on; "
+                f"client {part.name!r} has {total} cells, too few to train and to test on; "
                 "choose another data.client_key, or lower split.test or split.validation"
             )

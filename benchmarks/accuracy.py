@@ -1,0 +1,58 @@
+"""Accuracy of the four frameworks beside a logistic regression on the same features and the published number.
+
+python train.py experiment=accuracy_pancreas && python -m benchmarks.accuracy logs/sweeps/accuracy_pancreas
+"""
+
+import sys
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import train  # noqa: F401  # registers the configuration's resolvers
+from hydra import compose, initialize_config_dir
+from sklearn.linear_model import LogisticRegression
+
+from scfl_green.data.partition import Part
+from scfl_green.run import load_dataset
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+# Federated baseline accuracies of the study, one run each.
+PUBLISHED = {
+    "dataset_b": {"actinn": 0.741, "scdlc": 0.865, "sccdcg": 0.953, "scsmd": 0.771},
+    "dataset_c": {"actinn": 0.537, "scdlc": 0.970, "sccdcg": 0.974, "scsmd": 0.981},
+}
+
+
+def logistic_regression(data: str, split: str, seed: int) -> float:
+    """Its accuracy on the test cells, fitted to the pooled training cells' features; no energy is spent on tuning."""
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        cfg = compose("train", [f"data={data}", f"split={split}", f"seed={seed}"])
+    dataset = load_dataset(cfg, None)
+    pooled = Part.pooled(list(dataset.split.clients.values()))
+    tested = Part.pooled(dataset.split.to_test([pooled]))
+    x, y = dataset.features[pooled.train]
+    classifier = LogisticRegression(max_iter=300).fit(x.numpy(), y.numpy())
+    x, y = dataset.features[tested.test]
+    return float(classifier.score(x.numpy(), y.numpy()))
+
+
+def main(folder: Path) -> None:
+    warnings.filterwarnings("ignore", category=UserWarning)
+    results = pd.read_csv(folder / "results.csv")
+    data, split = results["data"].iloc[0], results["split"].iloc[0]
+    seeds = sorted(results["seed"].unique())
+    reference = np.array([logistic_regression(data, split, int(seed)) for seed in seeds])
+    table = results.pivot_table(index="model", columns="regime", values="accuracy", aggfunc=["mean", "std"])
+    print(f"{data}, {len(seeds)} seeds: mean ± standard deviation; {results['cells_test'].iloc[0]} test cells\n")
+    print("| | federated | central | published, federated |")
+    print("|---|---|---|---|")
+    for model in table.index:
+        cells = [f"{table['mean', r][model]:.3f} ± {table['std', r][model]:.3f}" for r in ("federated", "central")]
+        published = PUBLISHED.get(data, {}).get(model)
+        print(f"| {model} | {' | '.join(cells)} | {published or '–'} |")
+    print(f"| logistic regression | – | {reference.mean():.3f} ± {reference.std(ddof=1):.3f} | – |")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,0 +1,64 @@
+"""What each framework costs, whole and made smaller: python -m benchmarks.sizes"""
+
+import copy
+from pathlib import Path
+
+import torch
+import train  # noqa: F401  # registers the configuration's resolvers
+from flwr.app import ArrayRecord, RecordDict
+from flwr.common.serde import recorddict_to_proto
+from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
+from torch.utils.flop_counter import FlopCounterMode
+
+from scfl_green.job import without_onednn
+from scfl_green.models.base import CellClassifier
+from scfl_green.prune import Prune, resize
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+N_GENES, N_TYPES, BATCH = 2000, 9, 32
+VARIANTS = {"full": [], "reduced": ["opt=reduce_complexity"], "width .5": ["model.width=0.5"]}
+
+
+def build(model: str, overrides: list[str]) -> CellClassifier:
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        cfg = compose("train", [f"model={model}", *overrides])
+    return instantiate(cfg.model, n_genes=N_GENES, n_types=N_TYPES, _convert_="all")
+
+
+def pruned(model: CellClassifier) -> CellClassifier:
+    smaller = copy.deepcopy(model)
+    weights = Prune(fraction=0.5, after_round=1, after_epoch=1)(model.state_dict(), model.hidden_units())
+    resize(smaller, weights)
+    smaller.load_state_dict(weights)
+    return smaller
+
+
+def cost(model: CellClassifier) -> tuple[int, int, float]:
+    """Parameters, bytes of the weights in a message, FLOPs of training on one cell."""
+    content = RecordDict({"arrays": ArrayRecord(model.state_dict())})
+    x, y = torch.randn(BATCH, N_GENES), torch.arange(BATCH) % N_TYPES
+    with without_onednn(), FlopCounterMode(display=False) as counter:
+        torch.stack([*model.loss(x, y)[1].values()]).sum().backward()
+    parameters = sum(p.numel() for p in model.parameters())
+    return parameters, recorddict_to_proto(content).ByteSize(), counter.get_total_flops() / BATCH
+
+
+def main() -> None:
+    print(f"{N_GENES} genes, {N_TYPES} cell types; bytes are of one message, twice a round for each client\n")
+    print("| framework | | parameters | removed | MB a message | MFLOP a cell | removed |")
+    print("|---|---|---|---|---|---|---|")
+    for name in sorted(path.stem for path in (CONFIGS / "model").glob("*.yaml")):
+        models = {variant: build(name, overrides) for variant, overrides in VARIANTS.items()}
+        models["prune .5"] = pruned(models["full"])
+        full = cost(models["full"])
+        for variant, model in models.items():
+            parameters, size, flops = cost(model)
+            print(
+                f"| {name} | {variant} | {parameters:,} | {1 - parameters / full[0]:.1%} | {size / 1e6:.2f} "
+                f"| {flops / 1e6:.2f} | {1 - flops / full[2]:.1%} |"
+            )
+
+
+if __name__ == "__main__":
+    main()
