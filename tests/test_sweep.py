@@ -10,10 +10,7 @@ from conftest import start_program
 from wandb_file import configs
 
 QUICK = ["federation.rounds=1", "federation.local_epochs=1", "data.n_genes=100", "trainer=cpu"]
-GRID = [
-    "model=actinn,scdlc,sccdcg,scsmd",
-    "opt=baseline,small_batch,mixed_precision,reduce_complexity",
-]
+GRID = ["model=actinn,scdlc,sccdcg,scsmd", "opt=baseline,small_batch,mixed_precision,reduce_complexity"]
 
 
 def test_the_grid_runs_once_resumes_and_fills_gaps(tmp_path: Path) -> None:

@@ -100,11 +100,7 @@ class Job:
         trainer = self.trainer(
             max_epochs=epochs,
             limit_val_batches=1.0 if validate and len(part.validation) else 0,
-            callbacks=[
-                MeasureEmissions(self.meter, round_number, part.name),
-                *self.callbacks(),
-                *callbacks,
-            ],
+            callbacks=[MeasureEmissions(self.meter, round_number, part.name), *self.callbacks(), *callbacks],
             **QUIET,
         )
         trainer.fit(self.model, datamodule=CellDataModule(self.features, part, self.batch_size, seed))

@@ -17,11 +17,7 @@ PACKAGES = ("torch", "pytorch-lightning", "flwr", "codecarbon", "scfl-green")
 
 
 def make_record(
-    what: dict[str, Any],
-    job: Job,
-    outcome: Outcome,
-    scores: dict[str, float],
-    network_kwh_per_gb: float,
+    what: dict[str, Any], job: Job, outcome: Outcome, scores: dict[str, float], network_kwh_per_gb: float
 ) -> dict[str, Any]:
     """The fields of ``result.json`` in their order; ``what`` names what was run."""
     meter, trained = job.meter, job.meter.total(FIT)

@@ -83,18 +83,9 @@ class Tracker:
     to log, so that what fails before has left nothing behind)."""
 
     def __init__(
-        self,
-        folder: Path,
-        meter: EnergyMeter,
-        config: dict[str, Any],
-        make_loggers: Callable[[], dict[str, Logger]],
+        self, folder: Path, meter: EnergyMeter, config: dict[str, Any], make_loggers: Callable[[], dict[str, Logger]]
     ) -> None:
-        self.path, self.meter, self.config, self.make_loggers = (
-            folder / "metrics.csv",
-            meter,
-            config,
-            make_loggers,
-        )
+        self.path, self.meter, self.config, self.make_loggers = (folder / "metrics.csv", meter, config, make_loggers)
         console = Console()
         self.bar = Progress(
             TextColumn("{task.description}"),
@@ -129,10 +120,7 @@ class Tracker:
     def report(self, unit: str, total: int, step: int, metrics: dict[str, float]) -> None:
         self.meter.read()
         used = self.meter.total(FIT)
-        metrics |= {
-            "emissions/co2eq_g": used.emissions_kg * 1e3,
-            "emissions/energy_wh": used.energy_kwh * 1e3,
-        }
+        metrics |= {"emissions/co2eq_g": used.emissions_kg * 1e3, "emissions/energy_wh": used.energy_kwh * 1e3}
         self._write({unit: step, **metrics})
         for logger in self.loggers:
             logger.log_metrics(metrics, step=step)

@@ -21,11 +21,7 @@ class Dataset:
 
 
 def prepare(
-    cells: Cells,
-    split: Split,
-    choose_genes: ChooseGenes,
-    standardise: bool,
-    preparation: Preparation | None = None,
+    cells: Cells, split: Split, choose_genes: ChooseGenes, standardise: bool, preparation: Preparation | None = None
 ) -> Dataset:
     """Learn the preparation from the clients' training cells, unless an earlier run's is given; apply it."""
     normalised = normalise(cells.counts)

@@ -26,8 +26,7 @@ class Part:
     @classmethod
     def pooled(cls, parts: list["Part"]) -> "Part":
         return cls(
-            POOLED,
-            *(np.sort(np.concatenate([getattr(p, r) for p in parts])) for r in ("train", "validation", "test")),
+            POOLED, *(np.sort(np.concatenate([getattr(p, r) for p in parts])) for r in ("train", "validation", "test"))
         )
 
 

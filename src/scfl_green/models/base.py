@@ -40,10 +40,7 @@ class CellClassifier(pl.LightningModule):
         super().__init__()
         self.n_types = n_types
         self.optimizer_of, self.scheduler_of = optimizer, scheduler
-        self._seen: dict[str, list[tuple[dict[str, Tensor], Tensor, Tensor]]] = {
-            "train": [],
-            "validation": [],
-        }
+        self._seen: dict[str, list[tuple[dict[str, Tensor], Tensor, Tensor]]] = {"train": [], "validation": []}
 
     def hidden_units(self) -> Sequence[Units]:
         """Of every hidden layer, where its units lie in the weights: what ``opt=prune`` may take out."""
@@ -99,7 +96,4 @@ class CellClassifier(pl.LightningModule):
         optimizer = self.optimizer_of(self.parameters())
         if self.scheduler_of is None:
             return optimizer
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": self.scheduler_of(optimizer), "interval": "step"},
-        }
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": self.scheduler_of(optimizer), "interval": "step"}}
