@@ -13,6 +13,7 @@ from scfl_green.artifacts import read_model
 from scfl_green.run import run
 from wandb_file import configs, records
 
+SHARED = ROOT.parent / "shared/data"
 QUICK = ["federation.rounds=2", "federation.local_epochs=1", "data.n_genes=200", "logger=none", "trainer=cpu"]
 FIELDS = """
     data model opt regime split seed fingerprint cells_train cells_test genes types clients rounds
@@ -152,3 +153,24 @@ def test_a_users_own_file(tmp_path: Path) -> None:
     source = ROOT / "src/scfl_green/data/packaged/pancreas.h5ad"
     ours = ["data=h5ad", f"data.path={source}", "data.client_key=donor_id", *QUICK]
     assert run(compose_config(tmp_path, *ours))["clients"] == 20
+
+
+@pytest.mark.skipif(not SHARED.exists(), reason="needs the shared files")
+@pytest.mark.parametrize(("dataset", "types", "tested", "least"), [("b", 3, 170, 0.96), ("c", 9, 275, 0.97)])
+def test_the_studys_chunks_beat_what_it_published(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dataset: str, types: int, tested: int, least: float
+) -> None:
+    monkeypatch.setenv("SCFL_DATA", str(SHARED))
+    cfg = compose_config(tmp_path, f"data=dataset_{dataset}", f"split=published_{dataset}", "logger=none")
+    record = run(cfg)
+    assert (record["types"], record["cells_test"], record["clients"]) == (types, tested, 4)
+    assert record["accuracy"] >= least
+
+
+def test_a_pruned_run_is_saved_smaller(tmp_path: Path) -> None:
+    record = run(compose_config(tmp_path, "opt=prune", "prune.after_round=1", *QUICK))
+    stored = load_file(tmp_path / "run/weights.safetensors")
+    assert sum(value.numel() for value in stored.values()) == record["parameters"]
+    assert stored["layers.0.weight"].shape == (50, 200)
+    again = run(compose_config(tmp_path / "more", f"weights={tmp_path}/run", *QUICK))
+    assert again["parameters"] == record["parameters"]

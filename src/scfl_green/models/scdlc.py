@@ -13,7 +13,7 @@ GATES, GATED = 4, ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
 
 class ScDLC(CellClassifier):
     """Zhou et al. 2022 (BMC Genomics 23:504), "Methods": a fully connected layer at every step of a sequence of
-    genes, two LSTM layers of 64, the last state, dropout, a fully connected layer.
+    genes, two LSTM layers of 64, the last state, a fully connected layer; dropout on the genes and the last state.
 
     The sequence is the chosen genes in descending order of BSS/WSS, as ``Preparation`` hands them over, cut into
     ``steps`` steps of equal width (the last one padded with zeros): cells x genes -> cells x steps x genes a step.
@@ -57,7 +57,7 @@ class ScDLC(CellClassifier):
         ]
 
     def forward(self, x: Tensor) -> Tensor:
-        x = F.pad(x, (0, self.steps * self.genes_per_step - x.shape[1]))
+        x = F.pad(self.dropout(x), (0, self.steps * self.genes_per_step - x.shape[1]))
         sequence = F.relu(self.embed(x.view(len(x), self.steps, self.genes_per_step)))
         states, _ = self.lstm(sequence)
         return self.classifier(self.dropout(states[:, -1]))
