@@ -141,6 +141,16 @@ def test_fine_tuning_starts_from_weights_that_never_saw_the_newcomer(tmp_path: P
     assert list(before.preparation.genes) == list(after.preparation.genes)
     assert tuned["cells_test"] < federated["cells_test"]
     assert tuned["accuracy"] > 0.8
+    with pytest.raises(ValueError, match="not those of a ScSMD"):
+        run(compose_config(tmp_path / "c", "regime=finetune", f"weights={tmp_path}/a/run", "model=scsmd", *quick))
+    (tmp_path / "a/run/weights.safetensors").write_bytes(b"damaged")
+    with pytest.raises(ValueError, match="damaged files"):
+        run(compose_config(tmp_path / "c", "regime=finetune", f"weights={tmp_path}/a/run", *quick))
+
+
+def test_a_client_to_fine_tune_at_must_be_a_newcomer(tmp_path: Path) -> None:
+    quick = [*QUICK, "split.newcomers=1"]
+    run(compose_config(tmp_path / "a", *quick))
     with pytest.raises(ValueError, match=r"regime\.client=x"):
         run(compose_config(tmp_path / "c", "regime=finetune", f"weights={tmp_path}/a/run", "regime.client=x", *quick))
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 from scfl_green.data.datamodule import CLIP
@@ -35,15 +36,14 @@ def write_model(
         "cell_types": list(types),
         "normalise_to": TARGET_SUM,
         "clip": CLIP,
-        "genes": [
-            {"id": str(gene), "symbol": str(symbol), "mean": float(mean), "scale": float(scale)}
-            for gene, symbol, mean, scale in zip(
-                preparation.genes, preparation.symbols, preparation.mean, preparation.scale, strict=True
-            )
-        ],
+        "genes": {field: getattr(preparation, field).tolist() for field in GENE_FIELDS},
     }
     write_atomically(folder / "weights.safetensors", save(weights))
     write_atomically(folder / "model.json", json.dumps(about, indent=1).encode())
+
+
+# Of model.json's genes, a list each, in the order of the network's inputs.
+GENE_FIELDS = ("genes", "symbols", "mean", "scale")
 
 
 @dataclass(frozen=True)
@@ -62,16 +62,16 @@ def read_model(folder: str) -> Start:
     try:
         stored = (path / "weights.safetensors").read_bytes()
         about = json.loads((path / "model.json").read_text())
+        weights, genes = load(stored), about["genes"]
+        preparation = Preparation(
+            **{field: np.array(genes[field], dtype=object) for field in GENE_FIELDS[:2]},
+            **{field: np.array(genes[field], dtype=np.float32) for field in GENE_FIELDS[2:]},
+        )
     except FileNotFoundError as error:
         raise InputError(
             f"weights={folder}: no {Path(error.filename).name} there; name the folder of a finished run, "
             "or make one: regime=finetune starts from the run of `python train.py split.newcomers=1`"
         ) from None
-    genes = about["genes"]
-    preparation = Preparation(
-        genes=np.array([gene["id"] for gene in genes], dtype=object),
-        symbols=np.array([gene["symbol"] for gene in genes], dtype=object),
-        mean=np.array([gene["mean"] for gene in genes], dtype=np.float32),
-        scale=np.array([gene["scale"] for gene in genes], dtype=np.float32),
-    )
-    return Start(load(stored), preparation, tuple(about["cell_types"]), hashlib.sha256(stored).hexdigest())
+    except (SafetensorError, ValueError, KeyError) as error:
+        raise InputError(f"weights={folder}: damaged files ({type(error).__name__}); run it again") from error
+    return Start(weights, preparation, tuple(about["cell_types"]), hashlib.sha256(stored).hexdigest())

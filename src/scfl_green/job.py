@@ -80,6 +80,8 @@ class Job:
     _flops: dict[int, float] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
+        if self.pretrained is not None and self.pretrained.keys() != self.model.state_dict().keys():
+            raise InputError(f"weights: they are not those of a {type(self.model).__name__}; choose their model=")
         # Kept, since every fit leaves its own weights in the one resident model.
         self.initial = self.pretrained or _weights_of(self.model)
 

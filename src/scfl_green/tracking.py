@@ -38,34 +38,21 @@ def wandb_logger(folder: str, project: str, name: str, group: str | None, tags: 
     """
     import wandb
 
+    off = ("disable_code", "disable_git", "x_disable_machine_info", "x_disable_meta", "x_disable_stats", "silent")
     # For a process that has no key, wandb would ask; for one that has no network, it would wait 90 seconds.
-    common: dict[str, Any] = {
-        "dir": folder,
-        "project": project,
-        "name": name,
-        "group": group,
-        "tags": list(tags),
-        "reinit": "finish_previous",
-    }
-    settings: dict[str, Any] = {
-        "init_timeout": 15,
-        "login_timeout": 15,
-        "silent": True,
-        "console": "off",
-        "disable_code": True,
-        "disable_git": True,
-        "save_code": False,
-        "x_disable_machine_info": True,
-        "x_disable_meta": True,
-        "x_disable_stats": True,
-        "x_save_requirements": False,
-    }
-    mode = wandb_mode()
+    settings = wandb.Settings(
+        init_timeout=15, login_timeout=15, console="off", x_save_requirements=False, **dict.fromkeys(off, True)
+    )
+
+    def start(mode: Any) -> wandb.Run:
+        about: dict[str, Any] = {"dir": folder, "project": project, "name": name, "group": group, "tags": list(tags)}
+        return wandb.init(mode=mode, settings=settings, reinit="finish_previous", **about)
+
     try:
-        run = wandb.init(mode=mode, settings=wandb.Settings(**settings), **common)
+        run = start(wandb_mode())
     except wandb.errors.Error as error:
         print(f"Weights & Biases cannot be reached ({type(error).__name__}); this run is logged offline")
-        run = wandb.init(mode="offline", settings=wandb.Settings(**settings), **common)
+        run = start("offline")
     return _OneRun(experiment=run, save_dir=folder)
 
 
