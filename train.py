@@ -1,5 +1,6 @@
 """Train a single-cell classifier, measure what it emits and score it: python train.py [GROUP=CHOICE] [KEY=VALUE]"""
 
+import hashlib
 import os
 import re
 import shutil
@@ -16,20 +17,28 @@ from omegaconf.errors import OmegaConfBaseException
 
 from scfl_green.errors import InputError
 
+# A user's: shown in one line. Anything else is a bug of ours, and shows its traceback.
+MISTAKES = (HydraException, OmegaConfBaseException, InputError)
+# Overrides that say how to fine-tune, and not from what.
+OF_FINE_TUNING = ("regime.", "weights-", "callbacks-", "trainer.max_epochs-")
+
 
 def run_name(regime: str = "", *, _root_: DictConfig) -> str:
     """What a run is, as a folder name: its choices and seed, and every value that was overridden.
 
-    ``${run_name:federated}`` names the federated run of the same choices.
+    ``${run_name:federated}`` names the federated run that such a run would be fine-tuned from. A name that had
+    to be shortened or rid of odd characters ends in a hash of the whole.
     """
     hydra_config: Any = _root_.hydra if "hydra" in _root_ else HydraConfig.get()
     choices, overrides = hydra_config.runtime.choices, hydra_config.job.override_dirname.split(";")
-    skipped = "regime." if regime else "experiment=" if hydra_config.mode == RunMode.MULTIRUN else "\0"
+    skipped = OF_FINE_TUNING if regime else ("experiment-",) if hydra_config.mode == RunMode.MULTIRUN else ()
     parts = [choices.data, choices.model, choices.opt, regime or choices.regime]
-    if _root_.split.newcomers:
-        parts.append(f"newcomers={_root_.split.newcomers}")
+    if newcomers := _root_.split.newcomers:
+        parts.append("newcomers-" + (str(newcomers) if isinstance(newcomers, int) else "+".join(map(str, newcomers))))
     parts += [f"s{_root_.seed}", *(o for o in overrides if o and not o.startswith(skipped))]
-    return re.sub(r"[^A-Za-z0-9._=,+-]+", "_", "-".join(parts))[:200]
+    whole = "-".join(parts)
+    name = re.sub(r"[^A-Za-z0-9._,+-]+", "_", whole)[:120]
+    return name if name == whole else f"{name}-{hashlib.sha256(whole.encode()).hexdigest()[:8]}"
 
 
 OmegaConf.register_new_resolver("run_name", run_name)
@@ -41,8 +50,8 @@ def main(cfg: DictConfig) -> float | None:
     from scfl_green.run import run  # torch and Flower take seconds to import: not for --help and --cfg
 
     try:
-        return run(cfg)[cfg.optimized_metric]
-    except InputError as error:
+        return run(cfg).get(cfg.optimized_metric)
+    except MISTAKES as error:
         if HydraConfig.get().mode == RunMode.MULTIRUN:
             raise  # Hydra goes on with the other jobs, and names this one
         _remove_if_unused(Path(HydraConfig.get().runtime.output_dir))
@@ -64,5 +73,5 @@ if __name__ == "__main__":
     os.environ["HYDRA_FULL_ERROR"] = "1"
     try:
         main()
-    except (HydraException, OmegaConfBaseException, InputError) as error:
+    except MISTAKES as error:
         sys.exit(one_line(error))

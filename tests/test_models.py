@@ -109,9 +109,9 @@ def test_mixed_precision_computes_in_bf16_and_keeps_float32_weights(few: Cells, 
     job = make_job(few, meter)
     job.trainer.keywords["precision"] = "bf16-mixed"
     part = next(iter(job.split.clients.values()))
-    fit = job.fit(part, job.initial, epochs=1, callbacks=[Watch()])
+    weights, _ = job.fit(part, job.initial, epochs=1, callbacks=[Watch()])
     assert set(seen) == {torch.bfloat16}
-    assert all(value.dtype == torch.float32 for value in fit.weights.values())
+    assert all(value.dtype == torch.float32 for value in weights.values())
 
 
 @pytest.mark.filterwarnings("ignore")

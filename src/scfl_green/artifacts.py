@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-import tempfile
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,20 +20,30 @@ from scfl_green.job import Weights
 
 def write_atomically(path: Path, content: bytes) -> None:
     """The file appears whole or not at all."""
-    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    with draft.open("wb") as file:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
-    Path(file.name).replace(path)
+    draft.replace(path)
 
 
 def write_model(
-    folder: Path, weights: Weights, preparation: Preparation, types: tuple[str, ...], model: dict[str, Any]
+    folder: Path,
+    weights: Weights,
+    preparation: Preparation,
+    types: tuple[str, ...],
+    model: dict[str, Any],
+    clients: Iterable[str],
 ) -> None:
-    """``weights.safetensors``, and ``model.json`` with all that is needed to use them elsewhere."""
+    """``weights.safetensors``, and ``model.json`` with all that is needed to use them elsewhere.
+
+    ``clients`` names those whose cells the weights have been trained on, in this run or before.
+    """
     about = {
         "model": model,
         "cell_types": list(types),
+        "clients": sorted(clients),
         "normalise_to": TARGET_SUM,
         "clip": CLIP,
         "genes": {field: getattr(preparation, field).tolist() for field in GENE_FIELDS},
@@ -48,11 +58,13 @@ GENE_FIELDS = ("genes", "symbols", "mean", "scale")
 
 @dataclass(frozen=True)
 class Start:
-    """What an earlier run left: weights, and the preparation and cell types that they belong to."""
+    """What an earlier run left: weights, the preparation and cell types that they belong to, and the clients
+    whose cells they have seen."""
 
     weights: Weights
     preparation: Preparation
     types: tuple[str, ...]
+    clients: frozenset[str]
     sha256: str
 
 
@@ -74,4 +86,5 @@ def read_model(folder: str) -> Start:
         ) from None
     except (SafetensorError, ValueError, KeyError) as error:
         raise InputError(f"weights={folder}: damaged files ({type(error).__name__}); run it again") from error
-    return Start(weights, preparation, tuple(about["cell_types"]), hashlib.sha256(stored).hexdigest())
+    sha256 = hashlib.sha256(stored).hexdigest()
+    return Start(weights, preparation, tuple(about["cell_types"]), frozenset(about["clients"]), sha256)

@@ -6,6 +6,8 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
+from scfl_green.errors import InputError
+
 
 class Proximal(pl.Callback):
     """The client's part of FedProx: mu / 2 * ||w - w_global||^2, by its gradient mu * (w - w_global).
@@ -39,7 +41,10 @@ class BestWeights(pl.Callback):
         self.best = None
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        score = float(trainer.callback_metrics.get(self.monitor, float("-inf")))
+        if self.monitor not in trainer.callback_metrics:
+            known = ", ".join(sorted(trainer.callback_metrics))
+            raise InputError(f"callbacks.best_weights.monitor={self.monitor}: there are {known}")
+        score = float(trainer.callback_metrics[self.monitor])
         if self.best is None or score > self.best[0]:
             self.best = score, {k: v.detach().clone() for k, v in pl_module.state_dict().items()}
 

@@ -4,7 +4,7 @@ import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import psutil
@@ -140,13 +140,9 @@ class EnergyMeter:
 
     def total(self, phase: str, **of: Any) -> Entry:
         """The sum of all entries of a phase, or of those of one ``client`` or ``round``."""
-        result = Entry(phase, of.get("round", 0), of.get("client", ""))
-        for entry in self.entries.values():
-            if entry.phase == phase and all(getattr(entry, name) == value for name, value in of.items()):
-                for name, value in asdict(entry).items():
-                    if name not in ("phase", "round", "client"):
-                        setattr(result, name, getattr(result, name) + value)
-        return result
+        chosen = [e for e in self.entries.values() if e.phase == phase and of.items() <= asdict(e).items()]
+        sums = {f.name: sum(getattr(entry, f.name) for entry in chosen) for f in fields(Entry)[3:]}
+        return Entry(phase, of.get("round", 0), of.get("client", ""), **sums)
 
 
 def _clock() -> tuple[float, float]:

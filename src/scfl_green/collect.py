@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from hydra.core.utils import JobReturn
+from hydra.core.utils import JobReturn, JobStatus
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig
@@ -29,6 +29,8 @@ class CollectResults(Callback):
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
         if config.hydra.mode == RunMode.MULTIRUN:
+            if job_return.status == JobStatus.FAILED:
+                print(f"failed: {config.hydra.sweep.subdir}: {job_return._return_value}")
             collect(Path(config.hydra.sweep.dir))
 
 

@@ -45,23 +45,14 @@ def effective_precision(requested: str, device: str) -> str:
     return requested
 
 
-@dataclass(frozen=True)
-class Fit:
-    """What a fit arrives at: weights, the metrics of its last epoch, and how many cells it trained on."""
-
-    weights: Weights
-    metrics: dict[str, float]
-    n_cells: int
-
-
 @dataclass
 class Job:
     """One model on one dataset. A regime decides how often, where and from which weights it is fitted.
 
     ``initial`` are the weights to start from: ``pretrained`` ones of an earlier run where given, else those that
-    the model was made with. ``trainer`` makes a Trainer (a partial of ``pl.Trainer``), ``callbacks`` the callbacks
-    of one fit. The same seed gives the same bits: each fit is seeded by (seed, client, round), so that the order
-    in which clients train does not matter.
+    the model was made with; ``seen`` are the clients that they were trained on. ``trainer`` makes a Trainer (a
+    partial of ``pl.Trainer``), ``callbacks`` the callbacks of one fit. The same seed gives the same bits: each fit
+    is seeded by (seed, client, round), so that the order in which clients train does not matter.
     """
 
     model: CellClassifier
@@ -75,6 +66,7 @@ class Job:
     callbacks: Callable[[], list[pl.Callback]] = list
     pretrained: Weights | None = None
     initial: Weights = field(init=False)
+    seen: frozenset[str] = frozenset()
     prune: Prune | None = None
     train_flops: float = field(default=0.0, init=False)
     _flops: dict[int, float] = field(default_factory=dict, init=False)
@@ -94,8 +86,9 @@ class Job:
         round_number: int = 0,
         callbacks: Sequence[pl.Callback] = (),
         validate: bool = False,
-    ) -> Fit:
-        """Train from ``weights`` on a part's training cells for ``epochs``, with a fresh optimiser."""
+    ) -> tuple[Weights, dict[str, float]]:
+        """Train from ``weights`` on a part's training cells for ``epochs``, with a fresh optimiser; gives the
+        weights arrived at and the metrics of the last epoch."""
         self._load(weights)
         seed = [self.seed, zlib.crc32(part.name.encode()), round_number]
         torch.manual_seed(int(np.random.SeedSequence(seed).generate_state(1)[0]))
@@ -108,7 +101,7 @@ class Job:
         trainer.fit(self.model, datamodule=CellDataModule(self.features, part, self.batch_size, seed))
         self.train_flops += self._flops_per_cell() * trainer.current_epoch * len(part.train)
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
-        return Fit(_weights_of(self.model), metrics, len(part.train))
+        return _weights_of(self.model), metrics
 
     def validate(self, part: Part, weights: Weights, round_number: int = 0) -> dict[str, float]:
         """Loss and scores of ``weights`` on a part's validation cells."""

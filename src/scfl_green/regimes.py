@@ -46,6 +46,8 @@ def finetune(job: Job, *, epochs: int, client: str | None = None) -> Outcome:
     if client is not None and client not in newcomers:
         raise InputError(f"regime.client={client}: the newcomers are {', '.join(newcomers)}")
     part = newcomers[client] if client else next(iter(newcomers.values()))
+    if part.name in job.seen:
+        raise InputError(f"the weights have been trained on cells of {part.name!r}: it is no newcomer to them")
     return _alone(job, part, [part], epochs)
 
 
@@ -55,6 +57,6 @@ def _alone(job: Job, part: Part, parts: Sequence[Part], epochs: int) -> Outcome:
         if stage > 0:
             weights = job.pruned(weights)
         report = EachEpoch(partial(job.report, "epoch", epochs), done)
-        fit = job.fit(part, weights, epochs=until - done, round_number=stage, callbacks=[report], validate=True)
-        weights, done = fit.weights, until
+        weights, _ = job.fit(part, weights, epochs=until - done, round_number=stage, callbacks=[report], validate=True)
+        done = until
     return Outcome(weights, parts, epochs)

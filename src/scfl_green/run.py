@@ -18,6 +18,7 @@ from scfl_green.artifacts import Start, read_model, write_atomically, write_mode
 from scfl_green.carbon import EnergyMeter
 from scfl_green.data.cells import Cells
 from scfl_green.data.dataset import Dataset, prepare
+from scfl_green.errors import InputError
 from scfl_green.job import Job, effective_precision
 from scfl_green.record import make_record, write_energy
 from scfl_green.summary import print_summary
@@ -69,7 +70,10 @@ def _finished(folder: Path, fingerprint: str) -> dict[str, Any] | None:
     path = folder / "result.json"
     if not path.exists():
         return None
-    record = json.loads(path.read_text())
+    try:
+        record = json.loads(path.read_text())
+    except ValueError as error:
+        raise InputError(f"{path} is damaged; remove it to run again") from error
     if record["fingerprint"] == fingerprint:
         return record
     aside = folder / f"earlier-{record['fingerprint']}"
@@ -94,7 +98,10 @@ def load_dataset(cfg: DictConfig, start: Start | None) -> Dataset:
 def _job(cfg: DictConfig, dataset: Dataset, start: Start | None, tracker: Tracker) -> Job:
     n_genes, n_types = dataset.features.n_genes, len(dataset.types)
     trainer = instantiate(cfg.trainer)
-    device = trainer(logger=False, precision="32-true").strategy.root_device.type
+    try:
+        device = trainer(logger=False, precision="32-true").strategy.root_device.type
+    except Exception as error:  # Lightning has no one exception for arguments that it refuses
+        raise InputError(f"trainer: {error}") from error
     return Job(
         model=instantiate(cfg.model, n_genes=n_genes, n_types=n_types, _convert_="all"),
         features=dataset.features,
@@ -106,6 +113,7 @@ def _job(cfg: DictConfig, dataset: Dataset, start: Start | None, tracker: Tracke
         report=tracker.report,
         callbacks=lambda: [instantiate(callback) for callback in cfg.callbacks.values()],
         prune=instantiate(cfg.prune),
+        seen=start.clients if start else frozenset(),
         pretrained=start.weights if start else None,
     )
 
@@ -123,12 +131,15 @@ def _train(
         job = _job(cfg, dataset, start, tracker)
         job.warm_up()
         outcome = instantiate(cfg.regime, _convert_="all")(job)
+        if not all(value.isfinite().all() for value in outcome.weights.values()):
+            raise InputError("training diverged, the weights are not finite: lower model.optimizer.lr")
         scores = job.test(job.split.to_test(outcome.parts), outcome.weights)
         meter.read()
         record = make_record(what, job, outcome, scores[""], cfg.carbon.network_kwh_per_gb)
         tracker.finish(record)
     print_summary(record, scores, meter)
-    write_model(folder, outcome.weights, dataset.preparation, dataset.types, config["model"])
+    clients = job.seen.union(part.name for part in outcome.parts)
+    write_model(folder, outcome.weights, dataset.preparation, dataset.types, config["model"], clients)
     write_energy(folder / "energy.csv", meter)
     # Last: a run that has a record is finished.
     write_atomically(folder / "result.json", json.dumps(record, indent=1).encode())

@@ -6,6 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError,
 
 from scfl_green.errors import InputError
 
+Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 
 
@@ -23,34 +24,55 @@ class Data(_Group):
     batch_size: PositiveInt
 
 
+class Genes(_Group):
+    n_genes: PositiveInt = 1
+
+
 class SplitSettings(_Group):
     test: Annotated[float, Field(gt=0, lt=1)] | Annotated[list[str], Field(min_length=1)]
     validation: Share
+    clients: PositiveInt = 1
     newcomers: Annotated[int, Field(ge=0)] | list[str]
 
 
 class Optimizer(_Group):
-    lr: float = Field(gt=0)
+    lr: float = Field(gt=0, le=10)
 
 
 class Model(_Group):
-    width: float = Field(gt=0)
+    width: float = Field(gt=0, le=100)
     hidden: PositiveInt | list[PositiveInt] = 1
     latent: PositiveInt = 1
     layers: PositiveInt = 1
     steps: PositiveInt = 1
     dropout: Share = 0.0
+    l2: Weight = 0.0
+    beta: Annotated[float, Field(ge=0, le=1)] = 0.0
+    reconstruction: Weight = 0.0
+    deep_cut: Weight = 0.0
+    orthogonality: Weight = 0.0
+    clustering: Weight = 0.0
+    cellnet: Weight = 0.0
+    attention_gate: bool = False
     optimizer: Optimizer
 
 
 class TrainerSettings(_Group):
     max_epochs: PositiveInt
-    precision: Literal["32-true", "mixed", "bf16-mixed", "16-mixed", "64-true"]
+    precision: Literal["32-true", "mixed", "bf16-mixed", "16-mixed"]
+
+
+class Strategy(_Group):
+    fraction_train: Annotated[float, Field(gt=0, le=1)] = 1.0
+    fraction_evaluate: Annotated[float, Field(ge=0, le=1)] = 1.0
+    proximal_mu: Weight = 0.0
+    eta: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
 
 
 class Federation(_Group):
     rounds: PositiveInt
     local_epochs: PositiveInt
+    strategy: Strategy
 
 
 class Carbon(_Group):
@@ -67,11 +89,12 @@ class PruneSettings(_Group):
 
 
 class Settings(_Group):
-    seed: int = Field(ge=0)
+    seed: int = Field(ge=0, lt=2**32)
     threads: PositiveInt
     name: str
     weights: str | None
     data: Data
+    genes: Genes
     split: SplitSettings
     model: Model
     trainer: TrainerSettings

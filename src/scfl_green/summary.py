@@ -48,7 +48,7 @@ def _cells(scores: dict[str, float], energy_kwh: float, emissions_kg: float, mov
         *(f"{scores[name]:.3f}" for name in SCORES),
         f"{energy_kwh * 1e3:.4f}",
         f"{emissions_kg * 1e3:.4f}",
-        "–" if score is None else f"{score:,.0f}",
+        "–" if score is None else f"{score:,.0f}" if score < 1e6 else f"{score / 1e3:,.0f}k",
         f"{moved / 1e6:.1f}",
         f"{seconds:.1f}",
     ]

@@ -1,6 +1,5 @@
 """What is seen of a run while it runs: a progress bar, metrics.csv and loggers such as Weights & Biases."""
 
-import csv
 import netrc
 import os
 from collections.abc import Callable, Sequence
@@ -10,6 +9,7 @@ from types import TracebackType
 from typing import Any
 from urllib.parse import urlparse
 
+import pandas as pd
 from pytorch_lightning.loggers import Logger, WandbLogger
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -108,7 +108,8 @@ class Tracker:
         self.meter.read()
         used = self.meter.total(FIT)
         metrics |= {"emissions/co2eq_g": used.emissions_kg * 1e3, "emissions/energy_wh": used.energy_kwh * 1e3}
-        self._write({unit: step, **metrics})
+        row = pd.DataFrame([{unit: step, **metrics}])
+        row.to_csv(self.path, mode="a", header=not self.path.exists(), index=False)
         for logger in self.loggers:
             logger.log_metrics(metrics, step=step)
         stage = "validation" if "validation/accuracy" in metrics else "train"
@@ -116,14 +117,6 @@ class Tracker:
         self.bar.update(self.task, description=unit, total=total, completed=step, status=status)
         if self.bar.disable:
             print(f"{unit} {step}/{total}  {status}", flush=True)
-
-    def _write(self, row: dict[str, float]) -> None:
-        new = not self.path.exists()
-        with self.path.open("a", newline="") as file:
-            writer = csv.DictWriter(file, list(row))
-            if new:
-                writer.writeheader()
-            writer.writerow(row)
 
     def finish(self, record: dict[str, Any]) -> None:
         """The run's record, to every logger."""

@@ -35,6 +35,7 @@ class Cells:
 
         Without a client key all cells belong to one client. Raises InputError for what cannot be trained on.
         """
+        counts = _counts(adata)
         labels = _column(adata, label_key, "data.label_key").astype(str).str.strip()
         types, codes = np.unique(labels.to_numpy(dtype=object), return_inverse=True)
         if len(types) < 2:
@@ -44,7 +45,7 @@ class Cells:
             clients = _column(adata, client_key, "data.client_key").astype(str).to_numpy(dtype=object)
         symbols = adata.var.get("feature_name", adata.var_names)
         return cls(
-            counts=_counts(adata),
+            counts=counts,
             genes=adata.var_names.to_numpy(dtype=object),
             symbols=np.asarray(symbols, dtype=object),
             labels=codes.astype(np.int64),
@@ -71,6 +72,11 @@ def _column(adata: ad.AnnData, key: str, setting: str) -> pd.Series:
 
 
 def _counts(adata: ad.AnnData) -> sparse.csr_matrix:
+    if adata.X is None:
+        raise InputError("the file has no X; raw counts are expected there")
+    if not adata.var_names.is_unique:
+        twice = adata.var_names[adata.var_names.duplicated()].unique()
+        raise InputError(f"{len(twice)} gene names occur more than once, {twice[0]} among them; make them unique")
     counts = sparse.csr_matrix(adata.X, dtype=np.float32)
     if counts.shape[0] == 0 or counts.shape[1] == 0:
         raise InputError(f"the file has {counts.shape[0]} cells and {counts.shape[1]} genes; both must be above zero")

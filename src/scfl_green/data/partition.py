@@ -76,6 +76,8 @@ def _split(
         validated = stratified_share(cells.labels[kept], validation, rng)
         if validation and len(kept) > 1 and not validated.any():
             validated[rng.integers(len(kept))] = True
+        if len(kept) and validated.all():
+            validated[0] = False
         parts[name] = Part(name, train=kept[~validated], validation=kept[validated], test=rows[held_out])
     _check([parts[name] for name in rest], needs_test=not tested)
     return Split(
@@ -117,5 +119,5 @@ def _check(parts: Sequence[Part], needs_test: bool) -> None:
             total = len(part.train) + len(part.validation) + len(part.test)
             raise InputError(
                 f"client {part.name!r} has {total} cells, too few to train and to test on; "
-                "choose another data.client_key, or lower split.test or split.validation"
+                "choose another data.client_key"
             )

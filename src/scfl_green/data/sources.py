@@ -13,6 +13,8 @@ from scfl_green.errors import InputError
 
 def packaged(name: str) -> ad.AnnData:
     """A dataset that comes with the package: ``pancreas``."""
+    if name != "pancreas":
+        raise InputError(f"data.source.name={name}: the packaged dataset is pancreas")
     with resources.as_file(resources.files("scfl_green.data") / "packaged" / f"{name}.h5ad") as path:
         return ad.read_h5ad(path)
 
@@ -34,6 +36,8 @@ def shuffled_chunks(path: str, n_chunks: int, size: int, random_state: int, min_
 
 def h5ad(path: str) -> ad.AnnData:
     """The user's own file; a bare file name is also looked for in the folder that ``SCFL_DATA`` names."""
+    if not path:
+        raise InputError("data.path: the path of an h5ad file is expected")
     places = [Path(path).expanduser()]
     if folder := os.environ.get("SCFL_DATA"):
         places.append(Path(folder) / path)

@@ -23,14 +23,15 @@ def client_app(job: Job, parts: Sequence[Part]) -> ClientApp:
     def train(message: Message, context: Context) -> Message:
         config = message.content["config"]
         mu = float(config.get("proximal-mu", 0.0))
-        fit = job.fit(
-            parts[int(context.node_config["partition-id"])],
+        part = parts[int(context.node_config["partition-id"])]
+        weights, metrics = job.fit(
+            part,
             _weights(message),
             epochs=int(config["local-epochs"]),
             round_number=int(config["server-round"]),
             callbacks=[Proximal(mu)] if mu else [],
         )
-        content = {"arrays": ArrayRecord(fit.weights), "metrics": _metrics(fit.metrics, fit.n_cells)}
+        content = {"arrays": ArrayRecord(weights), "metrics": _metrics(metrics, len(part.train))}
         return Message(RecordDict(content), reply_to=message)
 
     @app.evaluate()

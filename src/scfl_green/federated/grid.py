@@ -53,17 +53,11 @@ class LocalGrid(Grid):
             entry.bytes_up += up
             yield reply
 
-    def push_messages(self, messages: Iterable[Message]) -> NoReturn:
-        raise NotImplementedError("clients of this process answer at once: use send_and_receive")
+    def _unsupported(self, *args: object, **kwargs: object) -> NoReturn:
+        raise NotImplementedError("clients of this process belong to no SuperLink and answer at once")
 
-    pull_messages = create_message = push_messages
-
-    def set_run(self, run: object) -> NoReturn:
-        raise NotImplementedError("a LocalGrid belongs to no SuperLink run")
-
-    @property
-    def run(self) -> NoReturn:
-        raise NotImplementedError("a LocalGrid belongs to no SuperLink run")
+    push_messages = pull_messages = create_message = set_run = _unsupported
+    run = property(_unsupported)
 
 
 def _deliver(message: Message) -> tuple[Message, int]:

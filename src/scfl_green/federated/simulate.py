@@ -19,6 +19,9 @@ def simulate(job: Job, parts: Sequence[Part], strategy: Strategy, rounds: int, l
     """The weights that the strategy arrives at when every part is a client; no daemon, no start-up."""
     if job.prune is not None and isinstance(strategy, FedOpt):
         raise InputError("opt=prune works with federation=fedavg or fedprox; an adaptive server keeps the old shapes")
+    for name in ("min_train_nodes", "min_evaluate_nodes", "min_available_nodes"):
+        if (least := getattr(strategy, name, 0)) > len(parts):  # Flower would wait for them for ever
+            raise InputError(f"federation.strategy.{name}={least}: there are {len(parts)} clients")
     # Flower's log of rounds would tear the progress bar apart; what it says is in the metrics.
     logging.getLogger("flwr").setLevel(logging.WARNING)
     grid = LocalGrid(client_app(job, parts), [part.name for part in parts], job.meter)

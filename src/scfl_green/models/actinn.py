@@ -2,12 +2,13 @@
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from scfl_green.models.base import CellClassifier, Optimizer, Scheduler, scaled
+from scfl_green.models.base import CellClassifier, scaled
 from scfl_green.prune import Units, between
 
 
@@ -22,13 +23,12 @@ class ACTINN(CellClassifier):
         self,
         n_genes: int,
         n_types: int,
-        optimizer: Optimizer,
-        scheduler: Scheduler | None = None,
         hidden: Sequence[int] = (100, 50, 25),
         width: float = 1.0,
         l2: float = 0.005,
+        **training: Any,
     ) -> None:
-        super().__init__(n_types, optimizer, scheduler)
+        super().__init__(n_types, **training)
         self.l2 = l2
         sizes = [n_genes, *(scaled(size, width) for size in hidden), n_types]
         layers: list[nn.Module] = []

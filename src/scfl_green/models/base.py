@@ -32,8 +32,10 @@ def classification_scores(predicted: Tensor, labels: Tensor, n_types: int) -> di
 class CellClassifier(pl.LightningModule):
     """Features of cells (cells x genes) in, logits (cells x types) out.
 
-    A framework defines its layers and ``forward``; one whose training needs more than cross-entropy also
-    overrides ``loss``. Logged once an epoch: ``train/...`` and ``validation/...`` with loss and scores.
+    A framework takes ``n_genes``, ``n_types``, its sizes, ``width`` and, as ``**training``, what this class takes:
+    an optimiser and a scheduler, each but for its first argument. It defines its layers and ``forward``; one whose
+    training needs more than cross-entropy also overrides ``loss``. Logged once an epoch: ``train/...`` and
+    ``validation/...`` with loss and scores.
     """
 
     def __init__(self, n_types: int, optimizer: Optimizer, scheduler: Scheduler | None = None) -> None:

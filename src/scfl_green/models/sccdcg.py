@@ -1,12 +1,13 @@
 """scCDCG: deep structural clustering for single-cell RNA-seq via deep cut-informed graph embedding."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from scfl_green.models.base import CellClassifier, Optimizer, Scheduler, scaled
+from scfl_green.models.base import CellClassifier, scaled
 from scfl_green.prune import Slice, Units, between
 
 
@@ -61,8 +62,6 @@ class ScCDCG(CellClassifier):
         self,
         n_genes: int,
         n_types: int,
-        optimizer: Optimizer,
-        scheduler: Scheduler | None = None,
         hidden: Sequence[int] = (256, 64),
         dropout: float = 0.3,
         beta: float = 0.5,
@@ -71,8 +70,9 @@ class ScCDCG(CellClassifier):
         orthogonality: float = 0.1,
         clustering: float = 0.0,
         width: float = 1.0,
+        **training: Any,
     ) -> None:
-        super().__init__(n_types, optimizer, scheduler)
+        super().__init__(n_types, **training)
         self.beta = beta
         self.term_weights = {
             "reconstruction": reconstruction,

@@ -1,11 +1,12 @@
 """scDLC: a deep learning framework to classify large sample single-cell RNA-seq data."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from scfl_green.models.base import CellClassifier, Optimizer, Scheduler, scaled
+from scfl_green.models.base import CellClassifier, scaled
 from scfl_green.prune import Slice, Units
 
 GATES, GATED = 4, ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
@@ -25,15 +26,14 @@ class ScDLC(CellClassifier):
         self,
         n_genes: int,
         n_types: int,
-        optimizer: Optimizer,
-        scheduler: Scheduler | None = None,
         steps: int = 5,
         hidden: int = 64,
         layers: int = 2,
         dropout: float = 0.3,
         width: float = 1.0,
+        **training: Any,
     ) -> None:
-        super().__init__(n_types, optimizer, scheduler)
+        super().__init__(n_types, **training)
         self.steps = steps
         self.genes_per_step = -(-n_genes // steps)
         size = scaled(hidden, width)

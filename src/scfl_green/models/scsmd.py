@@ -1,12 +1,13 @@
 """scSMD: a deep learning method for accurate clustering of single cells based on auto-encoder."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from scfl_green.models.base import CellClassifier, Optimizer, Scheduler, scaled
+from scfl_green.models.base import CellClassifier, scaled
 from scfl_green.prune import Units, between
 
 MAP_SIDE = 32
@@ -50,8 +51,6 @@ class ScSMD(CellClassifier):
         self,
         n_genes: int,
         n_types: int,
-        optimizer: Optimizer,
-        scheduler: Scheduler | None = None,
         hidden: int = 1024,
         latent: int = 64,
         dropout: float = 0.3,
@@ -60,8 +59,9 @@ class ScSMD(CellClassifier):
         similar: float = 0.8,
         dissimilar: float = 0.2,
         width: float = 1.0,
+        **training: Any,
     ) -> None:
-        super().__init__(n_types, optimizer, scheduler)
+        super().__init__(n_types, **training)
         self.cellnet_weight, self.similar, self.dissimilar = float(cellnet), similar, dissimilar
         hidden, latent, head = (scaled(size, width) for size in (hidden, latent, 128))
         self.encoder = nn.Sequential(
@@ -101,11 +101,10 @@ class ScSMD(CellClassifier):
 
     def pairwise(self, latent: Tensor) -> Tensor:
         """Binary cross-entropy between agreement of CellNet's outputs and similarity, over the pairs that are sure."""
-        unit = F.normalize(latent.detach(), dim=1)
-        cosine = unit @ unit.T
-        sure = ((cosine > self.similar) | (cosine < self.dissimilar)).fill_diagonal_(False)
-        outputs = F.normalize(self.cellnet(latent).float(), dim=1)
-        agreement = (outputs @ outputs.T).clamp(1e-6, 1 - 1e-6)
+        outputs = self.cellnet(latent)
         with torch.autocast(latent.device.type, enabled=False):
+            unit, outputs = F.normalize(latent.detach().float(), dim=1), F.normalize(outputs.float(), dim=1)
+            cosine, agreement = unit @ unit.T, (outputs @ outputs.T).clamp(1e-6, 1 - 1e-6)
+            sure = ((cosine > self.similar) | (cosine < self.dissimilar)).fill_diagonal_(False)
             losses = F.binary_cross_entropy(agreement, (cosine > self.similar).float(), reduction="none")
         return (losses * sure).sum() / sure.sum().clamp_min(1)
