@@ -120,6 +120,8 @@ def test_wrong_values_are_named(tmp_path: Path, override: str) -> None:
     ("overrides", "said"),
     [
         (["trainer.max_epochs=abc"], "trainer.max_epochs=abc"),
+        (["+model.optimizer.foo=1"], "model.optimizer"),
+        (["federation.strategy.min_train_nodes=10", "logger=none"], "there are 4 clients"),
         (["regime=foo"], "Could not find 'regime/foo'"),
         (["data.bath_size=3"], "data.bath_size"),
         (["trainer.precision=16-mixed", "trainer=cpu"], "a CPU has no fp16"),

@@ -102,8 +102,13 @@ def _job(cfg: DictConfig, dataset: Dataset, start: Start | None, tracker: Tracke
         device = trainer(logger=False, precision="32-true").strategy.root_device.type
     except Exception as error:  # Lightning has no one exception for arguments that it refuses
         raise InputError(f"trainer: {error}") from error
+    model = instantiate(cfg.model, n_genes=n_genes, n_types=n_types, _convert_="all")
+    try:
+        model.configure_optimizers()
+    except (TypeError, ValueError) as error:
+        raise InputError(f"model.optimizer, model.scheduler: {error}") from error
     return Job(
-        model=instantiate(cfg.model, n_genes=n_genes, n_types=n_types, _convert_="all"),
+        model=model,
         features=dataset.features,
         split=dataset.split,
         trainer=partial(trainer, precision=effective_precision(cfg.trainer.precision, device)),
