@@ -17,9 +17,9 @@ Y = torch.arange(24) % 4
 X = 2 * torch.randn(4, 101, generator=GENERATOR)[Y] + torch.randn(24, 101, generator=GENERATOR)
 OPTIONS = [
     ["model=sccdcg", "model.clustering=0.1"],
-    ["model=scsmd", "model.cellnet=1"],
+    ["model=scsmd", "model.cellnet=true"],
     ["model=scsmd", "model.attention_gate=true"],
-    ["model=scsmd", "model.attention_gate=true", "model.cellnet=1", "model.width=0.3"],
+    ["model=scsmd", "model.attention_gate=true", "model.cellnet=true", "model.width=0.3"],
 ]
 
 
@@ -72,7 +72,7 @@ def test_sinkhorn_targets_are_balanced() -> None:
 
 def test_cellnet_learns_from_cells_without_a_type(tmp_path: Path) -> None:
     unlabelled = torch.full((24,), UNLABELLED)
-    plain, model = build(tmp_path, "model=scsmd"), build(tmp_path, "model=scsmd", "model.cellnet=1")
+    plain, model = build(tmp_path, "model=scsmd"), build(tmp_path, "model=scsmd", "model.cellnet=true")
     _, terms = plain.loss(X, unlabelled)
     assert float(terms["cross_entropy"].detach()) == 0.0
 

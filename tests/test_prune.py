@@ -21,7 +21,7 @@ HALF = Prune(fraction=0.5, after_round=1, after_epoch=1)
 MODELS = sorted(path.stem for path in (CONFIGS / "model").glob("*.yaml"))
 OPTIONS = [
     *([f"model={m}"] for m in MODELS),
-    ["model=scsmd", "model.cellnet=1"],
+    ["model=scsmd", "model.cellnet=true"],
     ["model=sccdcg", "model.clustering=1"],
 ]
 

@@ -52,7 +52,8 @@ class Model(_Group):
     deep_cut: Weight = 0.0
     orthogonality: Weight = 0.0
     clustering: Weight = 0.0
-    cellnet: Weight = 0.0
+    cellnet: bool = False
+    cellnet_weight: Weight = 0.0
     attention_gate: bool = False
     optimizer: Optimizer
 

@@ -37,11 +37,11 @@ class AttentionGate(nn.Module):
 class ScSMD(CellClassifier):
     """Cui et al. 2025 (BMC Bioinformatics 26), in the study's form: genes -> 1024 -> latent 64 -> dropout -> types.
 
-    ``attention_gate`` puts the paper's multi-dilated gate on the hidden units. ``cellnet`` (a weight; 0 is off)
-    adds the paper's self-supervised head CellNet, latent -> 128 -> 128 -> types, softmax: pairs of a batch's
-    cells whose latent profiles have a cosine above ``similar`` are drawn to the same output, those below
-    ``dissimilar`` to different ones, the others left alone. It also learns from cells whose type is missing
-    (label -1), which the cross-entropy leaves out; prediction does not use it.
+    ``attention_gate`` puts the paper's multi-dilated gate on the hidden units. ``cellnet`` adds the paper's
+    self-supervised head CellNet, latent -> 128 -> 128 -> types, softmax: pairs of a batch's cells whose latent
+    profiles have a cosine above ``similar`` are drawn to the same output, those below ``dissimilar`` to different
+    ones, the others left alone; its term weighs ``cellnet_weight``. It also learns from cells whose type is
+    missing (label -1), which the cross-entropy leaves out; prediction does not use it.
 
     Deviations: the encoder is fully connected, where the authors convolve genes as an image; layer normalisation
     stands where they normalise by batch, since batch statistics average badly across clients whose cells differ.
@@ -55,14 +55,15 @@ class ScSMD(CellClassifier):
         latent: int = 64,
         dropout: float = 0.3,
         attention_gate: bool = False,
-        cellnet: float = 0.0,
+        cellnet: bool = False,
+        cellnet_weight: float = 1.0,
         similar: float = 0.8,
         dissimilar: float = 0.2,
         width: float = 1.0,
         **training: Any,
     ) -> None:
         super().__init__(n_types, **training)
-        self.cellnet_weight, self.similar, self.dissimilar = float(cellnet), similar, dissimilar
+        self.cellnet_weight, self.similar, self.dissimilar = cellnet_weight * cellnet, similar, dissimilar
         hidden, latent, head = (scaled(size, width) for size in (hidden, latent, 128))
         self.encoder = nn.Sequential(
             nn.Linear(n_genes, hidden),
