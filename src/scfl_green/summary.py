@@ -20,37 +20,33 @@ def print_summary(record: dict[str, Any], scores: dict[str, dict[str, float]], m
     table.add_column("", overflow="ellipsis", no_wrap=True, max_width=24)
     for name in ("accuracy", "F1", "macro F1", "Wh", "g CO2e", "EAPS", "MB", "s"):
         table.add_column(name, justify="right", no_wrap=True)
-    emissions_kg = record["emissions_kg"] + record["transfer_emissions_kg"]
     moved = record["bytes_up"] + record["bytes_down"]
-    energy_kwh = record["energy_kwh"] + record["transfer_kwh"]
-    table.add_row("run", *_cells(scores[""], energy_kwh, emissions_kg, moved, record["seconds_fit"]), style="bold")
+    table.add_row("run", *_row(record, scores[""], record, moved), style="bold")
     trained = {entry.client for entry in meter.entries.values() if entry.phase == FIT} - {POOLED}
     for name in sorted((scores.keys() | trained) - {""}):
-        table.add_row(name, *_client(record, scores.get(name), meter, name))
+        moved = sum(e.bytes_up + e.bytes_down for e in meter.entries.values() if e.client == name)
+        fit = meter.total(FIT, client=name)
+        used = {"energy_kwh": fit.energy_kwh, "emissions_kg": fit.emissions_kg, "seconds_fit": fit.seconds}
+        # A client whose cells were trained on elsewhere, pooled, has used nothing itself.
+        table.add_row(name, *_row(record, scores.get(name), used if name in trained else None, moved))
     Console().print(table)
 
 
-def _client(record: dict[str, Any], scores: dict[str, float] | None, meter: EnergyMeter, name: str) -> list[str]:
-    fit = meter.total(FIT, client=name)
-    moved = sum(e.bytes_up + e.bytes_down for e in meter.entries.values() if e.client == name)
+def _row(record: dict[str, Any], scores: dict[str, float] | None, used: dict[str, Any] | None, moved: int) -> list[str]:
+    """Scores, if there are test cells, and what training there and moving ``moved`` bytes used, if anything."""
+    row = [f"{scores[name]:.3f}" if scores else "–" for name in SCORES]
+    if used is None:
+        return [*row, *["–"] * 5]
     share = moved / max(record["bytes_up"] + record["bytes_down"], 1)
-    energy_kwh = fit.energy_kwh + share * record["transfer_kwh"]
-    emissions_kg = fit.emissions_kg + share * record["transfer_emissions_kg"]
-    cells = _cells(scores or dict.fromkeys(SCORES, 0.0), energy_kwh, emissions_kg, moved, fit.seconds)
-    # A client without test cells has no scores; one whose cells were trained on elsewhere, pooled, has no energy.
-    measured = [scores is not None] * 3 + [fit.seconds > 0] * 2 + [scores is not None and fit.seconds > 0]
-    return [cell if shown else "–" for cell, shown in zip(cells, [*measured, *[fit.seconds > 0] * 2], strict=True)]
-
-
-def _cells(scores: dict[str, float], energy_kwh: float, emissions_kg: float, moved: int, seconds: float) -> list[str]:
-    score = eaps(scores["weighted_f1"], emissions_kg)
+    emissions_kg = used["emissions_kg"] + share * record["transfer_emissions_kg"]
+    score = eaps(scores["weighted_f1"], emissions_kg) if scores else None
     return [
-        *(f"{scores[name]:.3f}" for name in SCORES),
-        f"{energy_kwh * 1e3:.4f}",
+        *row,
+        f"{(used['energy_kwh'] + share * record['transfer_kwh']) * 1e3:.4f}",
         f"{emissions_kg * 1e3:.4f}",
         "–" if score is None else f"{score:,.0f}" if score < 1e6 else f"{score / 1e3:,.0f}k",
         f"{moved / 1e6:.1f}",
-        f"{seconds:.1f}",
+        f"{used['seconds_fit']:.1f}",
     ]
 
 
