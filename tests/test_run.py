@@ -4,6 +4,7 @@ import hashlib
 import json
 from pathlib import Path
 
+import anndata as ad
 import pandas as pd
 import pytest
 from safetensors.torch import load_file
@@ -175,6 +176,16 @@ def test_the_studys_chunks_beat_what_it_published(
     record = run(cfg)
     assert (record["types"], record["cells_test"], record["clients"]) == (types, tested, 4)
     assert record["accuracy"] >= least
+
+
+def test_an_edited_file_is_not_taken_for_the_one_before(tmp_path: Path) -> None:
+    adata = ad.read_h5ad(ROOT / "src/scfl_green/data/packaged/pancreas.h5ad")
+    ours = ["data=h5ad", f"data.path={tmp_path}/my.h5ad", "data.client_key=Dataset", *QUICK]
+    prints = []
+    for step in (4, 5):
+        adata[::step].copy().write_h5ad(tmp_path / "my.h5ad")
+        prints.append(run(compose_config(tmp_path, *ours))["fingerprint"])
+    assert prints[0] != prints[1]
 
 
 def test_a_pruned_run_is_saved_smaller(tmp_path: Path) -> None:

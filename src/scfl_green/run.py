@@ -18,6 +18,7 @@ from scfl_green.artifacts import Start, read_model, write_atomically, write_mode
 from scfl_green.carbon import EnergyMeter
 from scfl_green.data.cells import Cells
 from scfl_green.data.dataset import Dataset, prepare
+from scfl_green.data.sources import locate
 from scfl_green.errors import InputError
 from scfl_green.job import Job, effective_precision
 from scfl_green.record import make_record, write_energy
@@ -60,6 +61,9 @@ def _what(config: dict[str, Any], start: Start | None) -> dict[str, Any]:
     """What is run: the groups' choices, the seed, and a hash of all that can change the result."""
     choices = HydraConfig.get().runtime.choices
     hashed = config | {"weights": start and start.sha256}
+    if "path" in (source := config["data"]["source"]):
+        with locate(source["path"]).open("rb") as file:
+            hashed["file"] = hashlib.file_digest(file, "sha256").hexdigest()
     fingerprint = hashlib.sha256(json.dumps(hashed, sort_keys=True).encode()).hexdigest()[:16]
     named = {group: choices[group] for group in ("data", "model", "opt", "regime", "split")}
     return named | {"seed": config["seed"], "fingerprint": fingerprint}

@@ -34,17 +34,21 @@ def shuffled_chunks(path: str, n_chunks: int, size: int, random_state: int, min_
     return adata
 
 
-def h5ad(path: str) -> ad.AnnData:
-    """The user's own file; a bare file name is also looked for in the folder that ``SCFL_DATA`` names."""
+def locate(path: str) -> Path:
+    """The file at ``path`` or, for a bare file name, in the folder that ``SCFL_DATA`` names."""
     if not path:
         raise InputError("data.path: the path of an h5ad file is expected")
-    places = [Path(path).expanduser()]
-    if folder := os.environ.get("SCFL_DATA"):
-        places.append(Path(folder) / path)
+    places = dict.fromkeys([Path(path).expanduser(), Path(os.environ.get("SCFL_DATA", ".")) / path])
     for place in places:
         if place.is_file():
-            try:
-                return ad.read_h5ad(place)
-            except Exception as error:  # a broken file can make anndata raise anything
-                raise InputError(f"{place}: not a readable h5ad file ({' '.join(str(error).split())})") from error
+            return place
     raise InputError(f"no file at {' or '.join(str(p) for p in places)}; set data.path, or SCFL_DATA to its folder")
+
+
+def h5ad(path: str) -> ad.AnnData:
+    """The user's own file."""
+    place = locate(path)
+    try:
+        return ad.read_h5ad(place)
+    except Exception as error:  # a broken file can make anndata raise anything
+        raise InputError(f"{path}: not a readable h5ad file ({' '.join(str(error).split())})") from error
