@@ -13,6 +13,7 @@ from scfl_green.job import Job
 from scfl_green.regimes import Outcome
 from scfl_green.score import eaps
 
+ENERGY = ("energy_kwh", "energy_cpu_kwh", "energy_gpu_kwh", "energy_ram_kwh", "emissions_kg")
 PACKAGES = ("torch", "pytorch-lightning", "flwr", "codecarbon", "scfl-green")
 
 
@@ -39,11 +40,7 @@ def make_record(
         "parameters": sum(p.numel() for p in job.model.parameters()),
         **scores,
         "seconds_fit": trained.seconds,
-        "energy_kwh": trained.energy_kwh,
-        "energy_cpu_kwh": trained.energy_cpu_kwh,
-        "energy_gpu_kwh": trained.energy_gpu_kwh,
-        "energy_ram_kwh": trained.energy_ram_kwh,
-        "emissions_kg": trained.emissions_kg,
+        **{name: getattr(trained, name) for name in ENERGY},
         "energy_mode": meter.mode,
         "country": meter.country,
         "carbon_intensity_kg_per_kwh": meter.intensity,
