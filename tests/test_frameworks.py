@@ -7,9 +7,11 @@ import torch
 from hydra.utils import instantiate
 
 from conftest import compose_config
-from scfl_green.models.base import CellClassifier
+from jobs import make_job
+from scfl_green.carbon import EnergyMeter
+from scfl_green.data.cells import Cells
+from scfl_green.models.base import UNLABELLED, CellClassifier
 from scfl_green.models.sccdcg import cell_graph, sinkhorn_targets
-from scfl_green.models.scsmd import UNLABELLED
 
 GENERATOR = torch.Generator().manual_seed(0)
 Y = torch.arange(24) % 4
@@ -88,6 +90,17 @@ def test_cellnet_learns_from_cells_without_a_type(tmp_path: Path) -> None:
         loss().backward()
         optimizer.step()
     assert float(loss().detach()) < float(first.detach())
+
+
+def test_cells_without_a_type_can_be_trained_on(tmp_path: Path, few: Cells, meter: EnergyMeter) -> None:
+    cfg = compose_config(tmp_path, "model=scsmd", "model.cellnet=true")
+    job = make_job(few, meter, model=instantiate(cfg.model, _partial_=True))
+    part = next(iter(job.split.clients.values()))
+    job.features.labels = job.features.labels.copy()
+    job.features.labels[part.train[::2]] = UNLABELLED
+    weights, metrics = job.fit(part, job.initial, epochs=2, validate=True)
+    assert all(value.isfinite().all() for value in weights.values())
+    assert 0 < metrics["train/accuracy"] <= 1
 
 
 def test_scdlc_reads_its_steps_in_order(tmp_path: Path) -> None:

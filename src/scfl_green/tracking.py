@@ -116,9 +116,7 @@ class Tracker:
             print(f"{unit} {step}/{total}  {status}", flush=True)
 
     def finish(self, record: dict[str, Any]) -> None:
-        """The run's record, to every logger."""
+        """The run's record becomes the summary of its W&B run."""
         for logger in self.loggers:
             if isinstance(logger, WandbLogger):
                 logger.experiment.summary.update(record)
-            else:
-                logger.log_metrics({k: v for k, v in record.items() if isinstance(v, float)})

@@ -1,7 +1,6 @@
 """What every framework shares: the loss, the scores and the optimiser of a classifier of cells."""
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
 
 import pytorch_lightning as pl
 import torch
@@ -14,6 +13,9 @@ from scfl_green.prune import Units
 Optimizer = Callable[[Iterable[torch.nn.Parameter]], torch.optim.Optimizer]
 Scheduler = Callable[[torch.optim.Optimizer], torch.optim.lr_scheduler.LRScheduler]
 
+# The label of a cell whose type is missing.
+UNLABELLED = -1
+
 
 def scaled(size: int, width: float) -> int:
     """A hidden size under the dial ``model.width``; never below one unit."""
@@ -21,11 +23,15 @@ def scaled(size: int, width: float) -> int:
 
 
 def classification_scores(predicted: Tensor, labels: Tensor, n_types: int) -> dict[str, float]:
-    """Accuracy, weighted F1 and macro F1 of predicted cell types; types absent from both count in none."""
+    """Accuracy, weighted and macro F1 over labelled cells; types absent from truth and prediction count in none."""
+
+    def score(of: Callable[..., Tensor], average: str) -> float:
+        return float(of(predicted, labels, n_types, average=average, ignore_index=UNLABELLED))
+
     return {
-        "accuracy": float(multiclass_accuracy(predicted, labels, n_types, average="micro")),
-        "weighted_f1": float(multiclass_f1_score(predicted, labels, n_types, average="weighted")),
-        "macro_f1": float(multiclass_f1_score(predicted, labels, n_types, average="macro")),
+        "accuracy": score(multiclass_accuracy, "micro"),
+        "weighted_f1": score(multiclass_f1_score, "weighted"),
+        "macro_f1": score(multiclass_f1_score, "macro"),
     }
 
 
@@ -76,16 +82,14 @@ class CellClassifier(pl.LightningModule):
 
     def _log_epoch(self, stage: str) -> None:
         seen, self._seen[stage] = self._seen[stage], []
-        if not seen:
-            return
         terms, predicted, labels = zip(*seen, strict=True)
         cells = torch.tensor([len(y) for y in labels], dtype=torch.float64)
         means = {name: float(cells @ torch.stack([t[name] for t in terms]).double().cpu()) for name in terms[0]}
         means = {name: value / float(cells.sum()) for name, value in means.items()}
         scores = classification_scores(torch.cat(predicted), torch.cat(labels), self.n_types)
         values = {"loss": sum(means.values()), **(means if len(means) > 1 else {}), **scores}
-        once: dict[str, Any] = {"on_step": False, "on_epoch": True, "batch_size": 1}
-        self.log_dict({f"{stage}/{name}": value for name, value in values.items()}, **once)
+        values = {f"{stage}/{name}": value for name, value in values.items()}
+        self.log_dict(values, on_step=False, on_epoch=True, batch_size=1)
 
     def on_validation_epoch_end(self) -> None:
         self._log_epoch("validation")

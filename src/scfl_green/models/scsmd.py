@@ -7,11 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from scfl_green.models.base import CellClassifier, scaled
+from scfl_green.models.base import UNLABELLED, CellClassifier, scaled
 from scfl_green.prune import Units, between
 
 MAP_SIDE = 32
-UNLABELLED = -1
 HIDDEN = between(["encoder.0", "encoder.1"], ["encoder.4"])
 
 
