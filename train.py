@@ -32,7 +32,7 @@ def run_name(regime: str = "", *, _root_: DictConfig) -> str:
     hydra_config: Any = _root_.hydra if "hydra" in _root_ else HydraConfig.get()
     choices, overrides = hydra_config.runtime.choices, hydra_config.job.override_dirname.split(";")
     skipped = OF_FINE_TUNING if regime else ("experiment-",) if hydra_config.mode == RunMode.MULTIRUN else ()
-    parts = [choices.data, choices.model, choices.opt, regime or choices.regime]
+    parts = [_root_.data.name, choices.model, choices.opt, regime or choices.regime]
     if newcomers := _root_.split.newcomers:
         parts.append("newcomers-" + (str(newcomers) if isinstance(newcomers, int) else "+".join(map(str, newcomers))))
     parts += [f"s{_root_.seed}", *(o for o in overrides if o and not o.startswith(skipped))]

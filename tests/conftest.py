@@ -3,6 +3,8 @@
 import os
 import subprocess
 import sys
+import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +16,15 @@ from omegaconf import DictConfig, open_dict
 
 from scfl_green.carbon import EnergyMeter
 from scfl_green.data import sources
-from scfl_green.data.cells import Cells
+from scfl_green.data.cells import Cells, Reading
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = ROOT / "configs"
 sys.path.insert(0, str(ROOT))
 os.environ["WANDB_MODE"] = "offline"
+# Prepared datasets are shared by all tests, and by nobody else.
+CACHE = tempfile.TemporaryDirectory()
+os.environ["SCFL_CACHE"] = CACHE.name
 
 import train  # noqa: E402, F401  # registers the resolvers that the configuration uses
 
@@ -45,16 +50,15 @@ def start_program(folder: Path, *overrides: str) -> subprocess.CompletedProcess[
 
 @pytest.fixture(scope="session")
 def pancreas() -> Cells:
-    return Cells.from_anndata(sources.packaged("pancreas"), "cell_type", "Dataset")
+    return Cells.read(sources.packaged("pancreas"), Reading("cell_type", "Dataset", "donor_id"))
 
 
 @pytest.fixture(scope="session")
 def few(pancreas: Cells) -> Cells:
     """Every eighth cell of the embedded dataset."""
-    from dataclasses import replace
-
     rows = np.arange(0, len(pancreas), 8)
-    return replace(pancreas, counts=pancreas.counts[rows], labels=pancreas.labels[rows], clients=pancreas.clients[rows])
+    of_cells = {name: getattr(pancreas, name)[rows] for name in ("counts", "labels", "clients", "donors")}
+    return replace(pancreas, **of_cells)
 
 
 @pytest.fixture

@@ -1,7 +1,10 @@
 """Small jobs on real cells, built without any configuration."""
 
+import os
+import tempfile
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
@@ -9,9 +12,9 @@ import torch
 
 from scfl_green.carbon import EnergyMeter
 from scfl_green.data.cells import Cells
-from scfl_green.data.dataset import prepare
+from scfl_green.data.dataset import Dataset, prepare
 from scfl_green.data.partition import Split, by_client
-from scfl_green.data.prepare import between_within
+from scfl_green.data.prepare import ChooseGenes, between_within
 from scfl_green.job import Job
 from scfl_green.models.actinn import ACTINN
 from scfl_green.models.base import CellClassifier
@@ -19,8 +22,17 @@ from scfl_green.models.base import CellClassifier
 ADAM = partial(torch.optim.Adam, lr=1e-3)
 
 
+SPLIT = {"test": "cells", "test_share": 0.2, "validation": 0.1, "newcomers": 0, "seed": 1}
+
+
 def split_of(cells: Cells, **changed: Any) -> Split:
-    return by_client(cells, **{"test": 0.2, "validation": 0.1, "newcomers": 0, "seed": 1} | changed)
+    return by_client(cells, **SPLIT | changed)
+
+
+def prepared(cells: Cells, split: Split, choose_genes: ChooseGenes, standardise: bool = False, **more: Any) -> Dataset:
+    """Prepared in a folder of its own."""
+    folder = Path(tempfile.mkdtemp(dir=os.environ["SCFL_CACHE"])) / "prepared"
+    return prepare(cells, split, choose_genes, folder, standardise=standardise, **more)
 
 
 def make_job(
@@ -31,7 +43,7 @@ def make_job(
     **changed: Any,
 ) -> Job:
     split = split or split_of(cells)
-    dataset = prepare(cells, split, partial(between_within, n_genes=100), standardise=False)
+    dataset = prepared(cells, split, partial(between_within, n_genes=100))
     torch.manual_seed(0)
     return Job(
         **{

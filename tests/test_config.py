@@ -92,7 +92,9 @@ WRONG = {
     "data.batch_size=1.5": "data.batch_size=1.5",
     "data.n_genes=-3": "data.n_genes=-3",
     "split.test=1.2": "split.test=1.2",
-    "split.test=0": "split.test=0",
+    "split.test_share=0": "split.test_share=0",
+    "split=dirichlet split.alpha=0": "split.alpha=0",
+    "data.preprocess=scaled": "data.preprocess=scaled",
     "split.newcomers=-1": "split.newcomers",
     "federation.rounds=0": "federation.rounds=0",
     "model.width=0": "model.width=0",
@@ -133,7 +135,6 @@ def test_wrong_values_are_named(tmp_path: Path, override: str) -> None:
 def test_a_users_mistake_ends_in_one_line(tmp_path: Path, overrides: list[str], said: str) -> None:
     ended = start_program(tmp_path, *overrides)
     assert ended.returncode != 0
-    assert ended.stdout == ""
     assert len(ended.stderr.strip().splitlines()) == 1
     assert ended.stderr.startswith("error: ")
     assert said in ended.stderr

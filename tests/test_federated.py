@@ -11,7 +11,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, 
 from flwr.clientapp import ClientApp
 from flwr.serverapp.strategy import FedAdam, FedAvg, FedProx, FedYogi
 
-from jobs import make_job, split_of
+from jobs import SPLIT, make_job, split_of
 from scfl_green.carbon import EnergyMeter
 from scfl_green.data.cells import Cells
 from scfl_green.data.partition import Part, Split, iid
@@ -34,7 +34,7 @@ def same(one: Weights, other: Weights) -> bool:
 
 @pytest.mark.parametrize("clients", [2, 3, 4, 8, 20])
 def test_the_same_seed_gives_the_same_bits(few: Cells, meter: EnergyMeter, clients: int) -> None:
-    split = iid(few, clients=clients, test=0.2, validation=0.1, newcomers=0, seed=1)
+    split = iid(few, clients=clients, **SPLIT)
     random.seed(1)
     first = federate(make_job(few, meter, split))
     random.seed(2)  # Flower samples its nodes, and so their order, from the global generator

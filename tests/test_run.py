@@ -167,7 +167,7 @@ def test_a_users_own_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not SHARED.exists(), reason="needs the shared files")
-@pytest.mark.parametrize(("dataset", "types", "tested", "least"), [("b", 3, 170, 0.96), ("c", 9, 275, 0.97)])
+@pytest.mark.parametrize(("dataset", "types", "tested", "least"), [("b_ranked", 3, 170, 0.96), ("c", 9, 275, 0.97)])
 def test_the_studys_chunks_beat_what_it_published(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dataset: str, types: int, tested: int, least: float
 ) -> None:

@@ -12,8 +12,8 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
-from scfl_green.data.datamodule import CLIP
-from scfl_green.data.prepare import TARGET_SUM, Preparation
+from scfl_green.data.prepare import CLIP, Preparation
+from scfl_green.data.sums import TARGET_SUM
 from scfl_green.errors import InputError
 from scfl_green.job import Weights
 
@@ -44,7 +44,7 @@ def write_model(
         "model": model,
         "cell_types": list(types),
         "clients": sorted(clients),
-        "normalise_to": TARGET_SUM,
+        "normalise_to": TARGET_SUM if preparation.preprocess else None,
         "clip": CLIP,
         "genes": {field: getattr(preparation, field).tolist() for field in GENE_FIELDS},
     }
@@ -78,6 +78,7 @@ def read_model(folder: str) -> Start:
         preparation = Preparation(
             **{field: np.array(genes[field], dtype=object) for field in GENE_FIELDS[:2]},
             **{field: np.array(genes[field], dtype=np.float32) for field in GENE_FIELDS[2:]},
+            preprocess=about["normalise_to"] is not None,
         )
     except FileNotFoundError as error:
         raise InputError(

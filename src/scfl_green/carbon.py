@@ -15,7 +15,7 @@ from codecarbon.input import DataSource
 
 from scfl_green.errors import InputError
 
-FIT, VALIDATE, OTHER = "fit", "validate", "other"
+PREPARE, FIT, VALIDATE, OTHER = "prepare", "fit", "validate", "other"
 
 
 @dataclass
@@ -90,6 +90,11 @@ class EnergyMeter:
             self._charge()
             # An inner phase that an exception left open ends with this one.
             del self._open[depth - 1 :]
+
+    def moved(self, **of: Any) -> tuple[int, int]:
+        """Bytes up and down of training, those of validation included, of all or of one ``client`` or ``round``."""
+        fit, validate = self.total(FIT, **of), self.total(VALIDATE, **of)
+        return fit.bytes_up + validate.bytes_up, fit.bytes_down + validate.bytes_down
 
     def entry(self, phase: str, round_number: int = 0, client: str = "") -> Entry:
         return self.entries.setdefault((phase, round_number, client), Entry(phase, round_number, client))

@@ -22,8 +22,7 @@ def make_record(
 ) -> dict[str, Any]:
     """The fields of ``result.json`` in their order; ``what`` names what was run."""
     meter, trained = job.meter, job.meter.total(FIT)
-    entries = meter.entries.values()
-    bytes_up, bytes_down = sum(e.bytes_up for e in entries), sum(e.bytes_down for e in entries)
+    bytes_up, bytes_down = meter.moved()
     transfer_kwh = (bytes_up + bytes_down) / 1e9 * network_kwh_per_gb
     transfer_kg = transfer_kwh * (meter.intensity or 0)
     return what | {

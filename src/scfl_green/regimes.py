@@ -48,6 +48,10 @@ def finetune(job: Job, *, epochs: int, client: str | None = None) -> Outcome:
     part = newcomers[client] if client else next(iter(newcomers.values()))
     if part.name in job.seen:
         raise InputError(f"the weights have been trained on cells of {part.name!r}: it is no newcomer to them")
+    if not job.split.to_test([part]):
+        raise InputError(
+            f"newcomer {part.name!r} has no test cells and no client is kept for the test: use split.test=cells"
+        )
     return _alone(job, part, [part], epochs)
 
 

@@ -2,7 +2,10 @@
 
 import hashlib
 import json
+import shutil
 import warnings
+from collections.abc import Sequence
+from dataclasses import fields
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,14 +18,16 @@ from omegaconf import DictConfig, OmegaConf
 
 from scfl_green import settings
 from scfl_green.artifacts import Start, read_model, write_atomically, write_model
-from scfl_green.carbon import EnergyMeter
-from scfl_green.data.cells import Cells
-from scfl_green.data.dataset import Dataset, prepare
-from scfl_green.data.sources import locate
+from scfl_green.carbon import PREPARE, EnergyMeter
+from scfl_green.data.cells import Cells, Reading
+from scfl_green.data.dataset import Dataset, kept_in, load, prepare
+from scfl_green.data.sources import cache_folder, contents
 from scfl_green.errors import InputError
+from scfl_green.figures import draw_cells
 from scfl_green.job import Job, effective_precision
 from scfl_green.record import make_record, write_energy
-from scfl_green.summary import print_summary
+from scfl_green.settings import Data
+from scfl_green.summary import print_cells, print_summary
 from scfl_green.tracking import Tracker
 
 # Settings that cannot change a result; paths are nobody's business but this machine's.
@@ -41,7 +46,9 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     config = {key: value for key, value in config.items() if key not in INCIDENTAL}
     start = None if cfg.weights is None else read_model(cfg.weights)
     folder = Path(HydraConfig.get().runtime.output_dir)
-    what = _what(config, start)
+    # Partials are called here, so that their InputErrors are not wrapped into Hydra's.
+    paths: list[Path] = instantiate(cfg.data.source, _partial_=True, _convert_="all")()
+    what = _what(config, paths, start)
     if (done := _finished(folder, what["fingerprint"])) is not None:
         print(f"{folder}: finished before, with this configuration; nothing to do")
         return done
@@ -49,23 +56,24 @@ def run(cfg: DictConfig) -> dict[str, Any]:
         warnings.filterwarnings("ignore", message=message)
     pl.seed_everything(cfg.seed, verbose=False)
     torch.set_num_threads(cfg.threads)
-    dataset = load_dataset(cfg, start)
     meter = EnergyMeter(cfg.carbon.country, cfg.carbon.cpu_watts, cfg.carbon.ram_watts)
     try:
+        with meter.phase(PREPARE):
+            dataset = load_dataset(cfg, paths, start, meter)
+            print_cells(dataset)
         return _train(cfg, config, what, dataset, start, meter, folder)
     finally:
         meter.close()
 
 
-def _what(config: dict[str, Any], start: Start | None) -> dict[str, Any]:
+def _what(config: dict[str, Any], paths: Sequence[Path], start: Start | None) -> dict[str, Any]:
     """What is run: the groups' choices, the seed, and a hash of all that can change the result."""
     choices = HydraConfig.get().runtime.choices
-    hashed = config | {"weights": start and start.sha256}
-    if "path" in (source := config["data"]["source"]):
-        with locate(source["path"]).open("rb") as file:
-            hashed["file"] = hashlib.file_digest(file, "sha256").hexdigest()
+    # Files are known by their content, wherever they lie and came from.
+    data = {key: value for key, value in config["data"].items() if key not in ("source", "path", "likes")}
+    hashed = config | {"data": data, "weights": start and start.sha256, "files": contents(paths)}
     fingerprint = hashlib.sha256(json.dumps(hashed, sort_keys=True).encode()).hexdigest()[:16]
-    named = {group: choices[group] for group in ("data", "model", "opt", "regime", "split")}
+    named = {"data": config["data"]["name"]} | {key: choices[key] for key in ("model", "opt", "regime", "split")}
     return named | {"seed": config["seed"], "fingerprint": fingerprint}
 
 
@@ -88,15 +96,36 @@ def _finished(folder: Path, fingerprint: str) -> dict[str, Any] | None:
     return None
 
 
-def load_dataset(cfg: DictConfig, start: Start | None) -> Dataset:
-    # Partials are called here, so that their InputErrors are not wrapped into Hydra's.
-    adata = instantiate(cfg.data.source, _partial_=True)()
-    cells = Cells.from_anndata(adata, cfg.data.label_key, cfg.data.client_key)
-    if start is not None:
-        cells = cells.labelled_by(start.types)
-    split = instantiate(cfg.split, _partial_=True, _convert_="all")(cells)
-    choose_genes = instantiate(cfg.genes)
-    return prepare(cells, split, choose_genes, cfg.data.standardise, start.preparation if start else None)
+def load_dataset(cfg: DictConfig, paths: Sequence[Path], start: Start | None, meter: EnergyMeter | None) -> Dataset:
+    """The prepared dataset, from ``paths.cache`` where it is there already."""
+    config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
+    data = {key: value for key, value in config["data"].items() if key in Data.model_fields and key != "batch_size"}
+    settled = {"data": data, "files": contents(paths), "genes": config["genes"], "split": config["split"]}
+    kept = kept_in(cache_folder(cfg.paths.cache), settled | {"weights": start and start.sha256})
+    if kept.is_dir():
+        return load(kept)
+    reading = {field.name: cfg.data[field.name] for field in fields(Reading)}
+    preprocess = cfg.data.preprocess != "none"
+    if start is not None and start.preparation.preprocess != preprocess:
+        raise InputError(f"data.preprocess={cfg.data.preprocess}: the weights were trained with another one")
+    try:
+        cells = Cells.read(paths, Reading(**reading | {"preprocess": preprocess}))
+        if start is not None:
+            cells = cells.labelled_by(start.types)
+        split = instantiate(cfg.split, _partial_=True, _convert_="all")(cells)
+    except InputError as error:
+        named = any(path.name in str(error) for path in paths)
+        raise error if named else InputError(f"{', '.join(path.name for path in paths)}: {error}") from None
+    return prepare(
+        cells,
+        split,
+        instantiate(cfg.genes),
+        kept,
+        standardise=cfg.data.standardise,
+        preprocess=preprocess,
+        sum_up=instantiate(cfg.gene_sums, meter=meter),
+        preparation=start.preparation if start else None,
+    )
 
 
 def _job(cfg: DictConfig, dataset: Dataset, start: Start | None, tracker: Tracker) -> Job:
@@ -145,7 +174,12 @@ def _train(
         scores = job.test(job.split.to_test(outcome.parts), outcome.weights)
         meter.read()
         record = make_record(what, job, outcome, scores[""], cfg.carbon.network_kwh_per_gb)
-        tracker.finish(record)
+        picture = folder / "cells.png"
+        if not (kept := dataset.folder / picture.name).exists():
+            draw_cells(cfg.data.name, dataset.table(), kept)
+        shutil.copy(kept, picture)
+        tracker.finish(record, dataset.table(), picture)
+    dataset.table().to_csv(folder / "cells.csv")
     print_summary(record, scores, meter)
     clients = job.seen.union(part.name for part in outcome.parts)
     write_model(folder, outcome.weights, dataset.preparation, dataset.types, config["model"], clients)

@@ -16,9 +16,17 @@ class _Group(BaseModel):
 
 
 class Data(_Group):
-    source: dict[str, Any]
+    name: Annotated[str, Field(min_length=1)]
     label_key: str
     client_key: str | None
+    donor_key: str | None
+    gene_key: str | None
+    counts: str | None
+    preprocess: Literal["log_normalise", "none"]
+    min_cells_per_type: PositiveInt | None
+    min_gene_overlap: Annotated[float, Field(ge=0, le=1)]
+    drop_unlabelled: bool
+    keep_empty: bool
     n_genes: PositiveInt
     standardise: bool
     batch_size: PositiveInt
@@ -29,10 +37,14 @@ class Genes(_Group):
 
 
 class SplitSettings(_Group):
-    test: Annotated[float, Field(gt=0, lt=1)] | Annotated[list[str], Field(min_length=1)]
+    test: Literal["cells", "donors"] | Annotated[list[str], Field(min_length=1)]
+    test_share: Annotated[float, Field(gt=0, lt=1)]
     validation: Share
-    clients: PositiveInt = 1
     newcomers: Annotated[int, Field(ge=0)] | list[str]
+    clients: PositiveInt = 1
+    alpha: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
+    n_chunks: PositiveInt = 1
+    size: PositiveInt | None = None
 
 
 class Optimizer(_Group):

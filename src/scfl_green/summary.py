@@ -7,10 +7,20 @@ from rich.console import Console
 from rich.table import Table
 
 from scfl_green.carbon import FIT, EnergyMeter
+from scfl_green.data.dataset import Dataset
 from scfl_green.data.partition import POOLED
 from scfl_green.score import eaps
 
 SCORES = ("accuracy", "weighted_f1", "macro_f1")
+
+
+def print_cells(dataset: Dataset) -> None:
+    """Print the choices that were made in reading the cells, and the cells by client and cell type."""
+    table = dataset.table()
+    table.index = [name if purpose == "client" else f"{name} ({purpose})" for name, purpose in table.index]
+    # Whichever way round is shorter.
+    text = min((t.to_string(line_width=80) for t in (table, table.T)), key=lambda drawn: drawn.count("\n"))
+    print(*dataset.said, text, sep="\n", flush=True)
 
 
 def print_summary(record: dict[str, Any], scores: dict[str, dict[str, float]], meter: EnergyMeter) -> None:
@@ -24,7 +34,7 @@ def print_summary(record: dict[str, Any], scores: dict[str, dict[str, float]], m
     table.add_row("run", *_row(record, scores[""], record, moved), style="bold")
     trained = {entry.client for entry in meter.entries.values() if entry.phase == FIT} - {POOLED}
     for name in sorted((scores.keys() | trained) - {""}):
-        moved = sum(e.bytes_up + e.bytes_down for e in meter.entries.values() if e.client == name)
+        moved = sum(meter.moved(client=name))
         fit = meter.total(FIT, client=name)
         used = {"energy_kwh": fit.energy_kwh, "emissions_kg": fit.emissions_kg, "seconds_fit": fit.seconds}
         # A client whose cells were trained on elsewhere, pooled, has used nothing itself.

@@ -115,8 +115,10 @@ class Tracker:
         if self.bar.disable:
             print(f"{unit} {step}/{total}  {status}", flush=True)
 
-    def finish(self, record: dict[str, Any]) -> None:
-        """The run's record becomes the summary of its W&B run."""
+    def finish(self, record: dict[str, Any], cells: pd.DataFrame, picture: Path) -> None:
+        """The run's record becomes the summary of its W&B run, beside the cells by client and type."""
         for logger in self.loggers:
             if isinstance(logger, WandbLogger):
+                logger.log_table("cells", dataframe=cells.reset_index())
+                logger.log_image("cells by client and type", [str(picture)])
                 logger.experiment.summary.update(record)

@@ -1,22 +1,45 @@
 """Cells: counts, cell types and clients of one dataset, checked as they come in."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
-import anndata as ad
 import numpy as np
 import pandas as pd
+from anndata.io import read_elem
 from scipy import sparse
 
+from scfl_green.data import counts, genes
+from scfl_green.data.labels import clean_labels, column, one_registry
+from scfl_green.data.preflight import opened
 from scfl_green.errors import InputError
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How files are read: columns of ``obs`` with the cell types, the clients (None: all cells are one client's)
+    and the donors (None: the clients are); see configs/data/h5ad.yaml for the rest."""
+
+    label_key: str
+    client_key: str | None = None
+    donor_key: str | None = None
+    gene_key: str | None = None
+    counts: str | None = None
+    preprocess: bool = True
+    min_cells_per_type: int | None = None
+    min_gene_overlap: float = 0.5
+    drop_unlabelled: bool = False
+    keep_empty: bool = False
 
 
 @dataclass(frozen=True)
 class Cells:
     """Cells as they were counted.
 
-    ``counts`` is cells x genes (CSR, float32, non-negative integers); ``genes`` and ``symbols`` name its columns;
-    ``labels`` are positions in ``types``, the one label registry of all clients (sorted names);
-    ``clients`` names for each cell the donor, study or site it belongs to.
+    ``counts`` is cells x genes (CSR, float32, non-negative integers unless read without preprocessing); ``genes``
+    and ``symbols`` name its columns; ``labels`` are positions in ``types``, the one label registry of all clients
+    (sorted names); ``clients`` and ``donors`` name for each cell whose it is. ``said`` are the choices made on the
+    way, a line each.
     """
 
     counts: sparse.csr_matrix
@@ -25,33 +48,36 @@ class Cells:
     labels: np.ndarray
     types: tuple[str, ...]
     clients: np.ndarray
+    donors: np.ndarray
+    said: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.labels)
 
     @classmethod
-    def from_anndata(cls, adata: ad.AnnData, label_key: str, client_key: str | None) -> "Cells":
-        """Take counts from ``X``, cell types from ``obs[label_key]`` and clients from ``obs[client_key]``.
+    def read(cls, paths: Sequence[Path], reading: Reading) -> "Cells":
+        """The cells of one h5ad file, or of several, each of which is then a client named by its file.
 
-        Without a client key all cells belong to one client. Raises InputError for what cannot be trained on.
+        Raises InputError, naming the file, for what cannot be trained on.
         """
-        counts = _counts(adata)
-        labels = _column(adata, label_key, "data.label_key").astype(str).str.strip()
-        types, codes = np.unique(labels.to_numpy(dtype=object), return_inverse=True)
-        if len(types) < 2:
-            raise InputError(f"obs['{label_key}'] has one cell type, {types[0]!r}; a classifier needs at least two")
-        clients = np.full(adata.n_obs, "all", dtype=object)
-        if client_key is not None:
-            clients = _column(adata, client_key, "data.client_key").astype(str).to_numpy(dtype=object)
-        symbols = adata.var.get("feature_name", adata.var_names)
-        return cls(
-            counts=counts,
-            genes=adata.var_names.to_numpy(dtype=object),
-            symbols=np.asarray(symbols, dtype=object),
-            labels=codes.astype(np.int64),
-            types=tuple(types),
-            clients=clients,
+        files = [_File.of(path, reading, alone=len(paths) == 1) for path in paths]
+        if len({file.name for file in files}) < len(files):
+            raise InputError(
+                f"data.path names two files {files[0].name!r}; each file is a client with a name of its own"
+            )
+        types, kept, dropped = one_registry([file.labels for file in files], reading.min_cells_per_type)
+        space = genes.match({file.name: file.genes for file in files}, reading.min_gene_overlap)
+        matrix, places = _assemble(files, kept, space, reading)
+        names = np.concatenate([file.labels[k] for file, k in zip(files, kept, strict=True)])
+        said = (*(file.said for file in files if file.said), *places, *space.said, *dropped)
+        clients, donors = (
+            np.concatenate([getattr(file, of)[k] for file, k in zip(files, kept, strict=True)])
+            for of in ("clients", "donors")
         )
+        if lost := set(np.concatenate([file.clients for file in files])) - set(clients):
+            raise InputError(f"client {min(lost)!r} has no cells left of a type that is kept; leave it out")
+        labels = pd.Index(types).get_indexer(pd.Index(names)).astype(np.int64)
+        return cls(matrix, space.names, space.symbols, labels, types, clients, donors, said)
 
     def labelled_by(self, types: tuple[str, ...]) -> "Cells":
         """The same cells under the label registry of an earlier run; InputError for a type that it lacks."""
@@ -61,29 +87,111 @@ class Cells:
         return replace(self, labels=position[self.labels], types=types)
 
 
-def _column(adata: ad.AnnData, key: str, setting: str) -> pd.Series:
-    if key not in adata.obs:
-        raise InputError(f"{setting}={key}: no such column in obs; there are {', '.join(adata.obs.columns)}")
-    column = adata.obs[key]
-    missing = int(column.isna().sum())
-    if missing:
-        raise InputError(f"{setting}={key}: {missing} of {len(column)} cells have no value; fill or remove them")
-    return column
+@dataclass(frozen=True)
+class _File:
+    """What is known of a file before its counts are read; ``labels`` are names, "" for a cell to be left out."""
+
+    path: Path
+    place: str
+    name: str
+    labels: np.ndarray
+    clients: np.ndarray
+    donors: np.ndarray
+    cells: np.ndarray
+    genes: genes.GeneNames
+    said: str
+
+    @classmethod
+    def of(cls, path: Path, reading: Reading, alone: bool) -> "_File":
+        with opened(path) as file:
+            place = counts.find(file, reading.counts, reading.preprocess)
+            obs, var = read_elem(file["obs"]), read_elem(file["raw/var" if place == "raw/X" else "var"])
+            n_cells, n_genes = counts.shape(file[place])
+            if (n_cells, n_genes) != (len(obs), len(var)) or 0 in (n_cells, n_genes):
+                raise InputError(
+                    f"{place} has {n_cells} cells x {n_genes} genes, obs {len(obs)} and var {len(var)} rows"
+                )
+            labels, said = clean_labels(obs, reading.label_key, reading.drop_unlabelled)
+            clients = np.full(n_cells, "all" if alone else path.stem, dtype=object)
+            if alone and reading.client_key is not None:
+                clients = column(obs, reading.client_key, "data.client_key")
+                if len(set(clients)) == 1:
+                    raise InputError(
+                        f"data.client_key={reading.client_key}: all cells belong to {clients[0]!r}; name a column with "
+                        "several clients, or cut the cells with split=iid data.client_key=null"
+                    )
+            donors = clients if reading.donor_key is None else column(obs, reading.donor_key, "data.donor_key")
+            names = genes.GeneNames.of(var, reading.gene_key)
+        cells = obs.index.astype(str).to_numpy()
+        return cls(path, place, path.stem, labels, clients, donors, cells, names, said and f"{path.stem}: {said}")
 
 
-def _counts(adata: ad.AnnData) -> sparse.csr_matrix:
-    if adata.X is None:
-        raise InputError("the file has no X; raw counts are expected there")
-    if not adata.var_names.is_unique:
-        twice = adata.var_names[adata.var_names.duplicated()].unique()
-        raise InputError(f"{len(twice)} gene names occur more than once, {twice[0]} among them; make them unique")
-    counts = sparse.csr_matrix(adata.X, dtype=np.float32)
-    if counts.shape[0] == 0 or counts.shape[1] == 0:
-        raise InputError(f"the file has {counts.shape[0]} cells and {counts.shape[1]} genes; both must be above zero")
-    values = counts.data
-    if not np.isfinite(values).all() or (values < 0).any() or (values % 1).any():
-        raise InputError("X holds values that are not counts (fractions, negatives or NaN); raw counts are expected")
-    empty = int((np.diff(counts.indptr) == 0).sum())
-    if empty:
-        raise InputError(f"{empty} of {counts.shape[0]} cells have no counts at all; remove them")
-    return counts
+def _assemble(
+    files: list[_File], kept: list[np.ndarray], space: genes.GeneSpace, reading: Reading
+) -> tuple[sparse.csr_matrix, list[str]]:
+    """One matrix of all files' kept cells and all genes, and where each file's counts were found.
+
+    Filled block by block into arrays that are made once: at no time is there a second copy.
+    """
+    room = 0
+    for file in files:
+        with opened(file.path) as h5:
+            room += counts.stored(h5[file.place])
+    values, columns = np.empty(room, dtype=np.float32), np.empty(room, dtype=np.int32)
+    lengths, filled = [np.zeros(1, dtype=np.int64)], 0
+    for file, keep, position in zip(files, kept, space.positions, strict=True):
+        done = 0
+        with opened(file.path) as h5:
+            for block in counts.blocks(h5[file.place]):
+                if reading.preprocess and (what := counts.not_counts(block)):
+                    raise InputError(f"{file.place} holds {what}; raw counts are expected (data.counts)")
+                _finite(block, file)
+                block = _renamed(block, position, len(space.names))[keep[done : (done := done + block.shape[0])]]
+                values[filled : filled + block.nnz], columns[filled : filled + block.nnz] = block.data, block.indices
+                lengths.append(np.diff(block.indptr))
+                filled += block.nnz
+    indptr = np.concatenate(lengths).cumsum()
+    matrix = sparse.csr_matrix((values[:filled], columns[:filled], indptr), shape=(len(indptr) - 1, len(space.names)))
+    first = 0
+    for file, keep in zip(files, kept, strict=True):
+        _check_cells(matrix, first, file.cells[keep], file.path, reading.keep_empty)
+        first += int(keep.sum())
+    return matrix, [
+        f"{file.name}: {'counts' if reading.preprocess else 'features'} from {file.place}" for file in files
+    ]
+
+
+def _renamed(block: sparse.csr_matrix, position: np.ndarray, n_genes: int) -> sparse.csr_matrix:
+    renamed = sparse.csr_matrix(
+        (block.data, position[block.indices].astype(np.int32), block.indptr), (block.shape[0], n_genes)
+    )
+    renamed.sum_duplicates()
+    return renamed
+
+
+def _finite(block: sparse.csr_matrix, file: _File) -> None:
+    if not np.isfinite(block.data).all():
+        raise InputError(f"{file.place} holds NaN or infinite values; remove these cells")
+
+
+def _check_cells(matrix: sparse.csr_matrix, first: int, names: np.ndarray, path: Path, keep_empty: bool) -> None:
+    """Of the cells of one file, which begin at row ``first``: none is empty and none is there twice."""
+    empty = int((np.diff(matrix.indptr[first : first + len(names) + 1]) == 0).sum())
+    if empty and not keep_empty:
+        raise InputError(
+            f"{path}: {empty} of {len(names)} cells have no counts; leave them out (scanpy.pp.filter_cells), or take "
+            "them as they are with data.keep_empty=true"
+        )
+    index = pd.Index(names)
+    again = np.flatnonzero(index.duplicated())
+    before = pd.Series(range(len(names)), index=index)[lambda rows: ~rows.index.duplicated()][index[again]]
+    copies = [
+        a
+        for a, b in zip(again, before, strict=True)
+        if matrix[first + a].nnz and (matrix[first + a] != matrix[first + b]).nnz == 0
+    ]
+    if copies:
+        raise InputError(
+            f"{path}: {len(copies)} cells occur twice, {names[copies[0]]!r} among them, so that they could be trained "
+            "and tested on; keep one of each"
+        )

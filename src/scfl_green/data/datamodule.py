@@ -9,30 +9,25 @@ from scipy import sparse
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from scfl_green.data.partition import Part
-from scfl_green.data.prepare import Preparation
-
-CLIP = 10.0
 
 
 class Features(Dataset[tuple[torch.Tensor, torch.Tensor]]):
     """Features and labels of all cells; indexing with an array of row numbers gives one batch.
 
-    A batch is (x, y): float32, cells x genes, centred, scaled and clipped at ±10; and int64, cells.
+    ``values`` is cells x genes (CSR) with ``floor``, the feature of a count of zero, taken off. A batch is (x, y):
+    float32, cells x genes; and int64, cells.
     """
 
-    def __init__(self, logged: sparse.csr_matrix, labels: np.ndarray, preparation: Preparation) -> None:
-        self.logged, self.labels = logged, labels
-        self.mean, self.scale = preparation.mean, preparation.scale
+    def __init__(self, values: sparse.csr_matrix, floor: np.ndarray, labels: np.ndarray) -> None:
+        self.values, self.floor, self.labels = values, floor, labels
 
     @property
     def n_genes(self) -> int:
-        return self.logged.shape[1]
+        return self.values.shape[1]
 
     def __getitem__(self, rows: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
-        x = self.logged[rows].toarray()
-        x -= self.mean
-        x /= self.scale
-        np.clip(x, -CLIP, CLIP, out=x)
+        x = self.values[rows].toarray()
+        x += self.floor
         return torch.from_numpy(x), torch.from_numpy(self.labels[rows])
 
 

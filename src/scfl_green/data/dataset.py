@@ -1,33 +1,138 @@
-"""A dataset ready to train on: features, split and what was learnt of the training cells."""
+"""A dataset ready to train on: prepared once, kept on disk, mapped into memory by every job that uses it."""
 
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from operator import add
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from safetensors.numpy import load_file, save_file
+from scipy import sparse
 
 from scfl_green.data.cells import Cells
 from scfl_green.data.datamodule import Features
-from scfl_green.data.partition import Split
-from scfl_green.data.prepare import ChooseGenes, GeneSums, Preparation, normalise
+from scfl_green.data.partition import ROLES, Part, Split
+from scfl_green.data.prepare import ChooseGenes, Preparation
+from scfl_green.data.sums import GeneSums
+
+# How the sums of clients' training cells are added up: here, or over the messages of a federation.
+SumUp = Callable[[Sequence[Part], Callable[[Part], GeneSums]], GeneSums]
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """Features of all cells, who owns which, the preparation that made them and the label registry."""
+    """Features of all cells, who owns which, the preparation that made them, the label registry, the folder that
+    all of it is kept in, and the choices made on the way, a line each."""
 
     features: Features
     split: Split
     preparation: Preparation
     types: tuple[str, ...]
+    folder: Path
+    said: tuple[str, ...] = ()
+
+    def table(self) -> pd.DataFrame:
+        """Cells by client (and what it is kept for) and cell type."""
+        kept_for = {"client": self.split.clients, "newcomer": self.split.newcomers, "test": self.split.tested}
+        rows = {
+            (name, purpose): np.bincount(
+                self.features.labels[np.concatenate([getattr(part, role) for role in ROLES])], minlength=len(self.types)
+            )
+            for purpose, parts in kept_for.items()
+            for name, part in parts.items()
+        }
+        table = pd.DataFrame.from_dict(rows, orient="index", columns=list(self.types))
+        table.index = pd.MultiIndex.from_tuples(rows, names=["client", "kept for"])
+        return table
+
+
+def pooled(parts: Sequence[Part], sums_of: Callable[[Part], GeneSums], **_: object) -> GeneSums:
+    """The sums of all parts, added up here."""
+    return reduce(add, map(sums_of, parts))
+
+
+def kept_in(cache: Path, settings: dict[str, Any]) -> Path:
+    """The folder of a dataset prepared with these settings, by the code as it stands."""
+    code = {path.name: path.read_text() for path in Path(__file__).parent.glob("*.py")}
+    key = json.dumps(settings | {"code": code}, sort_keys=True)
+    return cache / "prepared" / hashlib.sha256(key.encode()).hexdigest()[:16]
 
 
 def prepare(
-    cells: Cells, split: Split, choose_genes: ChooseGenes, standardise: bool, preparation: Preparation | None = None
+    cells: Cells,
+    split: Split,
+    choose_genes: ChooseGenes,
+    folder: Path,
+    *,
+    standardise: bool,
+    preprocess: bool = True,
+    sum_up: SumUp = pooled,
+    preparation: Preparation | None = None,
 ) -> Dataset:
-    """Learn the preparation from the clients' training cells, unless an earlier run's is given; apply it."""
-    normalised = normalise(cells.counts)
+    """Learn the preparation from the clients' training cells, unless an earlier run's is given; apply it, and keep
+    all in ``folder``, which appears whole or not at all."""
     if preparation is None:
-        rows = [part.train for part in split.clients.values()]
-        sums = reduce(add, (GeneSums.of(normalised[r], cells.labels[r], len(cells.types)) for r in rows))
-        preparation = Preparation.learn(cells, sums, choose_genes, standardise)
-    features = Features(preparation.apply(cells, normalised), cells.labels, preparation)
-    return Dataset(features, split, preparation, cells.types)
+        sums = sum_up(list(split.clients.values()), lambda part: GeneSums.of(cells, part.train, preprocess))
+        preparation = Preparation.learn(cells, sums, choose_genes, standardise, preprocess)
+    draft = folder.with_name(f".{folder.name}.{os.getpid()}")
+    draft.mkdir(parents=True)
+    try:
+        lengths = [np.zeros(1, dtype=np.int64)]
+        with (draft / "data").open("wb") as data, (draft / "indices").open("wb") as indices:
+            for block in preparation.apply(cells):
+                block.data.astype(np.float32).tofile(data)
+                block.indices.astype(np.int32).tofile(indices)
+                lengths.append(np.diff(block.indptr))
+        arrays = {"indptr": np.concatenate(lengths).cumsum(), "labels": cells.labels}
+        save_file(arrays | {name: getattr(preparation, name) for name in ("mean", "scale")}, draft / "arrays")
+        about = {
+            "types": cells.types,
+            "said": cells.said,
+            "genes": preparation.genes.tolist(),
+            "symbols": preparation.symbols.tolist(),
+            "preprocess": preparation.preprocess,
+            "split": {
+                kind: {name: {role: getattr(part, role).tolist() for role in ROLES} for name, part in parts.items()}
+                for kind, parts in vars(split).items()
+            },
+        }
+        (draft / "about.json").write_text(json.dumps(about))
+        draft.replace(folder)
+    except OSError:
+        if not folder.is_dir():  # else another process was faster
+            raise
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+    return load(folder)
+
+
+def load(folder: Path) -> Dataset:
+    """What ``prepare`` left in a folder; the features stay on disk, mapped into memory."""
+    about, arrays = json.loads((folder / "about.json").read_text()), load_file(folder / "arrays")
+    indptr, genes = arrays["indptr"], np.array(about["genes"], dtype=object)
+    data, indices = (
+        np.memmap(folder / name, dtype, "r") if indptr[-1] else np.empty(0, dtype)
+        for name, dtype in (("data", np.float32), ("indices", np.int32))
+    )
+    values = sparse.csr_matrix((len(indptr) - 1, len(genes)), dtype=np.float32)
+    # Assigned, since the constructor would look through all indices, and so read the whole file.
+    index = np.int32 if indptr[-1] < 2**31 else np.int64
+    values.data, values.indices, values.indptr = data, indices.astype(index, copy=False), indptr.astype(index)
+    symbols = np.array(about["symbols"], dtype=object)
+    preparation = Preparation(genes, symbols, arrays["mean"], arrays["scale"], about["preprocess"])
+    kinds = {
+        kind: {
+            n: Part(n, **{role: np.array(rows, dtype=np.int64) for role, rows in roles.items()})
+            for n, roles in p.items()
+        }
+        for kind, p in about["split"].items()
+    }
+    features = Features(values, preparation.floor, arrays["labels"])
+    return Dataset(features, Split(**kinds), preparation, tuple(about["types"]), folder, tuple(about["said"]))

@@ -2,16 +2,19 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Literal, TypedDict, Unpack
 
 import numpy as np
+import pandas as pd
 
 from scfl_green.data.cells import Cells
 from scfl_green.errors import InputError
 
-# A share of every client's cells, or the names of clients whose cells are all kept for the test.
-Test = float | list[str]
+ROLES = ("train", "validation", "test")
 # The name of several clients' cells taken together.
 POOLED = "pooled"
+# Cells without which a client can neither train nor be tested.
+FEWEST = 5
 
 
 @dataclass(frozen=True)
@@ -25,9 +28,7 @@ class Part:
 
     @classmethod
     def pooled(cls, parts: list["Part"]) -> "Part":
-        return cls(
-            POOLED, *(np.sort(np.concatenate([getattr(p, r) for p in parts])) for r in ("train", "validation", "test"))
-        )
+        return cls(POOLED, *(np.sort(np.concatenate([getattr(part, role) for part in parts])) for role in ROLES))
 
 
 @dataclass(frozen=True)
@@ -41,50 +42,120 @@ class Split:
 
     def to_test(self, parts: Sequence[Part]) -> list[Part]:
         """The parts to test on what was trained at ``parts``: those held out for it, else their own test cells."""
-        return list(self.tested.values()) or list(parts)
+        return list(self.tested.values()) or [part for part in parts if len(part.test)]
 
 
-def by_client(cells: Cells, *, test: Test, validation: float, newcomers: int | list[str], seed: int) -> Split:
+class HeldOut(TypedDict):
+    """What is not trained on: ``test_share`` of every client's ``cells`` (stratified by type), or of the ``donors``
+    (whole), or all cells of the clients named; a ``validation`` share of the rest; newcomers, by number or name."""
+
+    test: Literal["cells", "donors"] | list[str]
+    test_share: float
+    validation: float
+    newcomers: int | list[str]
+
+
+def by_client(cells: Cells, *, seed: int, **held_out: Unpack[HeldOut]) -> Split:
     """Donors, studies or sites as clients, as the data names them."""
-    return _split(cells, cells.clients, test, validation, newcomers, seed)
+    return _split(cells, cells.clients, seed, held_out)
 
 
-def iid(cells: Cells, *, clients: int, test: Test, validation: float, newcomers: int | list[str], seed: int) -> Split:
+def iid(cells: Cells, *, clients: int, seed: int, **held_out: Unpack[HeldOut]) -> Split:
     """``clients`` equal shares of the shuffled cells."""
     order = np.random.default_rng((seed, 1)).permutation(len(cells))
-    width = len(str(clients))
-    owner = np.empty(len(cells), dtype=object)
-    for number, rows in enumerate(np.array_split(order, clients), start=1):
-        owner[rows] = f"client-{number:0{width}d}"
-    return _split(cells, owner, test, validation, newcomers, seed)
+    return _split(cells, _numbered(np.array_split(order, clients), len(cells), "client-"), seed, held_out)
 
 
-def _split(
-    cells: Cells, owner: np.ndarray, test: Test, validation: float, newcomers: int | list[str], seed: int
+def dirichlet(cells: Cells, *, clients: int, alpha: float, seed: int, **held_out: Unpack[HeldOut]) -> Split:
+    """Clients with their own mix of cell types: each type is dealt out in shares drawn from Dirichlet(alpha).
+
+    Hsu et al. 2019 (arXiv:1909.06335), section 3; the smaller alpha, the fewer types a client has. Drawn again
+    until every client has cells enough to train and to test on.
+    """
+    rng = np.random.default_rng((seed, 1))
+    for _ in range(1000):
+        dealt: list[list[np.ndarray]] = [[] for _ in range(clients)]
+        for label in range(len(cells.types)):
+            rows = rng.permutation(np.flatnonzero(cells.labels == label))
+            cuts = (rng.dirichlet(np.full(clients, alpha)).cumsum()[:-1] * len(rows)).round().astype(int)
+            for mine, share in zip(dealt, np.split(rows, cuts), strict=True):
+                mine.append(share)
+        owned = [np.concatenate(shares) for shares in dealt]
+        if min(len(rows) for rows in owned) >= FEWEST:
+            return _split(cells, _numbered(owned, len(cells), "client-"), seed, held_out)
+    raise InputError(
+        f"split.alpha={alpha}: some of {clients} clients always had fewer than {FEWEST} of {len(cells)} cells; "
+        "raise split.alpha or lower split.clients"
+    )
+
+
+def chunks(
+    cells: Cells, *, n_chunks: int, size: int | None, random_state: int, seed: int, **held_out: Unpack[HeldOut]
 ) -> Split:
+    """The study's protocol: the cells in the order of pandas' ``sample(random_state=...)``, cut into ``n_chunks``
+    of ``size`` cells, of which the last holds what is left (equal ones without a size); numbered from 1."""
+    order = pd.RangeIndex(len(cells)).to_series().sample(frac=1, random_state=random_state).to_numpy()
+    cuts = n_chunks if size is None else np.arange(1, n_chunks) * size
+    return _split(cells, _numbered(np.array_split(order, cuts), len(cells)), seed, held_out)
+
+
+def _numbered(owned: Sequence[np.ndarray], n_cells: int, prefix: str = "") -> np.ndarray:
+    owner = np.empty(n_cells, dtype=object)
+    for number, rows in enumerate(owned, start=1):
+        owner[rows] = f"{prefix}{number:0{len(str(len(owned)))}d}"
+    return owner
+
+
+def _split(cells: Cells, owner: np.ndarray, seed: int, held_out: HeldOut) -> Split:
     names = sorted(set(owner))
-    tested = _named(test, names, "split.test") if isinstance(test, list) else set()
-    rest = [name for name in names if name not in tested]
-    new = _newcomers(rest, newcomers)
+    test = held_out["test"]
+    whole = np.isin(owner, test) if isinstance(test, list) else np.zeros(len(cells), dtype=bool)
+    if isinstance(test, list):
+        _known(test, names, "split.test")
+    elif test == "donors":
+        whole = _whole_donors(cells.donors, owner, held_out["test_share"], np.random.default_rng((seed, 3)))
+    share = held_out["test_share"] if test == "cells" else 0.0
     rng = np.random.default_rng((seed, 2))
     parts = {}
     for name in names:
         rows = np.flatnonzero(owner == name)
-        share = float(name in tested) if isinstance(test, list) else test
-        held_out = stratified_share(cells.labels[rows], share, rng)
-        kept = rows[~held_out]
-        validated = stratified_share(cells.labels[kept], validation, rng)
-        if validation and len(kept) > 1 and not validated.any():
+        tested = whole[rows] | stratified_share(cells.labels[rows], share, rng)
+        kept = rows[~tested]
+        validated = stratified_share(cells.labels[kept], held_out["validation"], rng)
+        if held_out["validation"] and len(kept) > 1 and not validated.any():
             validated[rng.integers(len(kept))] = True
         if len(kept) and validated.all():
             validated[0] = False
-        parts[name] = Part(name, train=kept[~validated], validation=kept[validated], test=rows[held_out])
-    _check([parts[name] for name in rest], needs_test=not tested)
+        parts[name] = Part(name, train=kept[~validated], validation=kept[validated], test=rows[tested])
+    kept_back = {name for name, part in parts.items() if not len(part.train)} if test != "cells" else set()
+    rest = [name for name in names if name not in kept_back]
+    new = _newcomers(rest, held_out["newcomers"])
+    _check([parts[name] for name in rest], needs_test=test == "cells")
     return Split(
         clients={n: parts[n] for n in rest if n not in new},
         newcomers={n: parts[n] for n in rest if n in new},
-        tested={n: parts[n] for n in names if n in tested},
+        tested={n: parts[n] for n in names if n in kept_back},
     )
+
+
+def _whole_donors(donors: np.ndarray, owner: np.ndarray, share: float, rng: np.random.Generator) -> np.ndarray:
+    """Cells (boolean) of a random ``share`` of donors, at least one. Clients that have several donors keep one."""
+    owned = pd.DataFrame({"donor": donors, "client": owner}).drop_duplicates()
+    names = sorted(set(donors))
+    if len(names) < 2:
+        raise InputError("split.test=donors needs more than one donor: set data.donor_key, or use split.test=cells")
+    several = owned["client"].value_counts().max() > 1
+    chosen: set[str] = set()
+    for donor in rng.permutation(np.array(names, dtype=object)):
+        homes = owned.loc[owned["donor"] == donor, "client"]
+        left = owned[~owned["donor"].isin([*chosen, donor])]["client"]
+        if len(chosen) < max(1, round(share * len(names))) and (not several or homes.isin(left).all()):
+            chosen.add(donor)
+    if not chosen:
+        raise InputError(
+            "split.test=donors: every client has one donor of its own and must keep it; use split.test=cells"
+        )
+    return np.isin(donors, list(chosen))
 
 
 def stratified_share(labels: np.ndarray, share: float, rng: np.random.Generator) -> np.ndarray:
@@ -100,17 +171,17 @@ def stratified_share(labels: np.ndarray, share: float, rng: np.random.Generator)
     return chosen
 
 
-def _named(chosen: list[str], names: list[str], setting: str) -> set[str]:
+def _known(chosen: list[str], names: list[str], setting: str) -> None:
     if unknown := set(chosen) - set(names):
         raise InputError(f"{setting} names {', '.join(sorted(unknown))}; the clients are {', '.join(names)}")
     if len(set(chosen)) >= len(names):
         raise InputError(f"{setting} holds out all {len(names)} clients; at least one must remain to train")
-    return set(chosen)
 
 
 def _newcomers(names: list[str], newcomers: int | list[str]) -> set[str]:
     chosen = names[max(0, len(names) - newcomers) :] if isinstance(newcomers, int) else newcomers
-    return _named(chosen, names, "split.newcomers")
+    _known(chosen, names, "split.newcomers")
+    return set(chosen)
 
 
 def _check(parts: Sequence[Part], needs_test: bool) -> None:

@@ -1,6 +1,6 @@
-"""From counts to features: normalise, log, choose genes, centre, scale; every statistic from training cells only."""
+"""From counts to features: choose genes, centre, scale; every statistic from training cells only."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,60 +8,17 @@ import pandas as pd
 from scipy import sparse
 
 from scfl_green.data.cells import Cells
+from scfl_green.data.sums import BLOCK, GeneSums, normalise
 from scfl_green.errors import InputError
 
-TARGET_SUM = 1e4
-
-
-def normalise(counts: sparse.csr_matrix) -> sparse.csr_matrix:
-    """Counts per 10,000 of each cell (CSR, float32), not yet logged."""
-    depth = np.asarray(counts.sum(axis=1), dtype=np.float64).ravel()
-    normalised = counts.astype(np.float32, copy=True)
-    normalised.data *= np.repeat(TARGET_SUM / depth, np.diff(counts.indptr)).astype(np.float32)
-    return normalised
-
-
-@dataclass(frozen=True)
-class GeneSums:
-    """What a client tells of its training cells: sums by gene that add up to those of the pooled cells.
-
-    ``n`` counts cells by type. ``linear`` (2 x genes) holds sum and sum of squares of the normalised counts,
-    ``logged`` (2 x types x genes) those of their log(1 + x), by type; all in float64.
-    """
-
-    n: np.ndarray
-    linear: np.ndarray
-    logged: np.ndarray
-
-    @classmethod
-    def of(cls, normalised: sparse.csr_matrix, labels: np.ndarray, n_types: int) -> "GeneSums":
-        n_cells, n_genes = normalised.shape
-        logged = normalised.astype(np.float64)
-        np.log1p(logged.data, out=logged.data)
-        of_type = sparse.csr_matrix((np.ones(n_cells), (labels, np.arange(n_cells))), shape=(n_types, n_cells))
-        linear = normalised.data.astype(np.float64)
-        return cls(
-            n=np.bincount(labels, minlength=n_types),
-            linear=np.stack([np.bincount(normalised.indices, values, n_genes) for values in (linear, linear**2)]),
-            logged=np.stack([(of_type @ power).toarray() for power in (logged, logged.power(2))]),
-        )
-
-    def __add__(self, other: "GeneSums") -> "GeneSums":
-        return GeneSums(self.n + other.n, self.linear + other.linear, self.logged + other.logged)
-
-    def mean_and_variance(self, of: str = "logged") -> tuple[np.ndarray, np.ndarray]:
-        """Mean and unbiased variance by gene over all cells, of ``linear`` or ``logged`` values."""
-        sums, n = (self.linear if of == "linear" else self.logged.sum(axis=1)), self.n.sum()
-        mean = sums[0] / n
-        return mean, np.maximum(sums[1] - n * mean**2, 0) / max(n - 1, 1)
-
+CLIP = 10.0
 
 ChooseGenes = Callable[[GeneSums], np.ndarray]
 
 
 def all_genes(sums: GeneSums) -> np.ndarray:
     """Every gene."""
-    return np.arange(sums.linear.shape[1])
+    return np.arange(sums.linear.shape[-1])
 
 
 def highly_variable(sums: GeneSums, n_genes: int) -> np.ndarray:
@@ -71,6 +28,8 @@ def highly_variable(sums: GeneSums, n_genes: int) -> np.ndarray:
     log variance-to-mean ratio, z-scored within 20 bins of log mean.
     """
     mean, variance = sums.mean_and_variance("linear")
+    if (mean < 0).any():
+        raise InputError("genes=highly_variable is for counts; these features have negative means: choose genes=all")
     mean = np.where(mean == 0, 1e-12, mean)
     with np.errstate(divide="ignore"):
         dispersion = np.log(variance / mean)
@@ -93,10 +52,10 @@ def between_within(sums: GeneSums, n_genes: int) -> np.ndarray:
 
 def between_within_ratio(sums: GeneSums) -> np.ndarray:
     """BSS/WSS by gene, of log-normalised values; 0 for a gene that does not vary."""
-    n = np.maximum(sums.n, 1)[:, None]
-    explained = (sums.logged[0] ** 2 / n).sum(axis=0)
-    between = explained - sums.logged[0].sum(axis=0) ** 2 / sums.n.sum()
-    within = sums.logged[1].sum(axis=0) - explained
+    n, (linear, squared) = np.maximum(sums.n, 1)[:, None], sums.sums()
+    explained = (linear**2 / n).sum(axis=0)
+    between = explained - linear.sum(axis=0) ** 2 / sums.n.sum()
+    within = squared.sum(axis=0) - explained
     return np.divide(between, within, out=np.zeros_like(between), where=within > 1e-9)
 
 
@@ -109,16 +68,20 @@ class Preparation:
     """How counts become features, learnt from training cells: the genes chosen, in descending order of BSS/WSS,
     and the mean and the scale by which their log-normalised values are centred and divided.
 
-    ``scale`` is one where values are only centred, and their standard deviation where they are standardised.
+    ``scale`` is one where values are only centred, and their standard deviation where they are standardised;
+    without ``preprocess`` values are taken as they are, and not normalised and logged.
     """
 
     genes: np.ndarray
     symbols: np.ndarray
     mean: np.ndarray
     scale: np.ndarray
+    preprocess: bool = True
 
     @classmethod
-    def learn(cls, cells: Cells, sums: GeneSums, choose_genes: ChooseGenes, standardise: bool) -> "Preparation":
+    def learn(
+        cls, cells: Cells, sums: GeneSums, choose_genes: ChooseGenes, standardise: bool, preprocess: bool = True
+    ) -> "Preparation":
         chosen = choose_genes(sums)
         # Most telling first: the order in which scDLC reads them.
         chosen = chosen[np.argsort(-between_within_ratio(sums)[chosen], kind="stable")]
@@ -129,16 +92,32 @@ class Preparation:
             symbols=cells.symbols[chosen],
             mean=mean.astype(np.float32),
             scale=np.where(scale > 0, scale, 1).astype(np.float32),
+            preprocess=preprocess,
         )
 
-    def apply(self, cells: Cells, normalised: sparse.csr_matrix) -> sparse.csr_matrix:
-        """Log-normalised values of the chosen genes (cells x chosen genes, CSR), not yet centred."""
-        position = pd.Index(cells.genes).get_indexer(pd.Index(self.genes))
+    def positions(self, genes: np.ndarray) -> np.ndarray:
+        """Where the chosen genes are among a dataset's. InputError for one that it lacks."""
+        position = pd.Index(genes).get_indexer(pd.Index(self.genes))
         if (absent := position < 0).any():
             raise InputError(
                 f"{absent.sum()} of the {len(position)} genes that the weights were trained on are not in this "
                 f"dataset, {', '.join(self.genes[absent][:3])} among them; bring a file that has them"
             )
-        features = normalised[:, position]
-        features.data = np.log1p(features.data)
-        return features
+        return position
+
+    def apply(self, cells: Cells) -> Iterator[sparse.csr_matrix]:
+        """Features of the chosen genes, a block of cells at a time (cells x chosen genes, CSR, float32): centred,
+        scaled, clipped at ±10, and less ``floor``, so that a count of zero stays a zero that is not stored."""
+        position, floor = self.positions(cells.genes), self.floor
+        for start in range(0, len(cells), BLOCK):
+            features = normalise(cells.counts[start : start + BLOCK], self.preprocess)[1][:, position]
+            features.sort_indices()
+            gene = features.indices
+            centred = (features.data - self.mean[gene]) / self.scale[gene]
+            features.data = np.clip(centred, -CLIP, CLIP) - floor[gene]
+            yield features
+
+    @property
+    def floor(self) -> np.ndarray:
+        """The feature of a count of zero, by gene."""
+        return np.clip(-self.mean / self.scale, -CLIP, CLIP)

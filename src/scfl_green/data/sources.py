@@ -1,54 +1,74 @@
-"""Where a dataset comes from."""
+"""Where a dataset comes from: every source gives paths of h5ad files on this machine."""
 
+import hashlib
 import os
+from collections.abc import Callable, Sequence
+from functools import cache
 from importlib import resources
 from pathlib import Path
-
-import anndata as ad
-import numpy as np
-import pandas as pd
 
 from scfl_green.errors import InputError
 
 
-def packaged(name: str) -> ad.AnnData:
+def packaged(name: str, path: str | list[str] | None = None) -> list[Path]:
     """A dataset that comes with the package: ``pancreas``."""
-    if name != "pancreas":
+    if path is not None:
+        return files(path)
+    place = resources.files("scfl_green.data") / "packaged" / f"{name}.h5ad"
+    if not place.is_file():
         raise InputError(f"data.source.name={name}: the packaged dataset is pancreas")
-    with resources.as_file(resources.files("scfl_green.data") / "packaged" / f"{name}.h5ad") as path:
-        return ad.read_h5ad(path)
+    return [Path(str(place))]
 
 
-def shuffled_chunks(path: str, n_chunks: int, size: int, random_state: int, min_cells_per_type: int) -> ad.AnnData:
-    """A file cut as the study cut it: rare cell types dropped, cells shuffled, then chunks of ``size`` cells.
-
-    ``obs["chunk"]`` numbers them from 1; the last holds what is left.
-    """
-    adata = h5ad(path)
-    counts = adata.obs["cell_type"].value_counts()
-    adata = adata[adata.obs["cell_type"].isin(counts.index[counts >= min_cells_per_type])].copy()
-    order = pd.RangeIndex(adata.n_obs).to_series().sample(frac=1, random_state=random_state).to_numpy()
-    chunk = np.empty(adata.n_obs, dtype=np.int64)
-    chunk[order] = np.minimum(np.arange(adata.n_obs) // size, n_chunks - 1) + 1
-    adata.obs["chunk"] = chunk
-    return adata
+def files(path: str | list[str]) -> list[Path]:
+    """The user's own file, or several, each of which is a client."""
+    names = [path] if isinstance(path, str) else path
+    places = [_locate(name) for name in names]
+    if len({place.resolve() for place in places}) < len(places):
+        raise InputError(f"data.path names the same file twice: {', '.join(map(str, names))}")
+    return places
 
 
-def locate(path: str) -> Path:
-    """The file at ``path`` or, for a bare file name, in the folder that ``SCFL_DATA`` names."""
+def fetched(file: str, path: str | list[str] | None, cache_in: str | None, fetch: Callable[[Path], None]) -> list[Path]:
+    """A published dataset: the user's own copy at ``path``, or ``file`` in the folder that ``SCFL_DATA`` names, or
+    in the cache, where ``fetch`` has once put it."""
+    if path is not None:
+        return files(path)
+    for folder in (os.environ.get("SCFL_DATA"), cache_folder(cache_in)):
+        if folder and (place := Path(folder).expanduser() / file).is_file():
+            return [place]
+    place = cache_folder(cache_in) / file
+    place.parent.mkdir(parents=True, exist_ok=True)
+    fetch(place)
+    return [place]
+
+
+def cache_folder(folder: str | None) -> Path:
+    """``paths.cache``, or else the system's folder for caches."""
+    if folder is not None:
+        return Path(folder).expanduser()
+    import pooch
+
+    return Path(pooch.os_cache("scfl-green"))
+
+
+def contents(paths: Sequence[Path]) -> list[tuple[str, str]]:
+    """What files are called, which names clients, and the SHA-256 of each: what they are, wherever they lie."""
+    return [(path.stem, _sha256(path, path.stat().st_mtime_ns)) for path in paths]
+
+
+@cache
+def _sha256(path: Path, changed_ns: int) -> str:
+    """Of a file last changed ``changed_ns``; read once for all jobs of a sweep."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _locate(path: str) -> Path:
     if not path:
         raise InputError("data.path: the path of an h5ad file is expected")
-    places = dict.fromkeys([Path(path).expanduser(), Path(os.environ.get("SCFL_DATA", ".")) / path])
+    places = dict.fromkeys([Path(path).expanduser(), Path(os.environ.get("SCFL_DATA", ".")).expanduser() / path])
     for place in places:
         if place.is_file():
             return place
     raise InputError(f"no file at {' or '.join(str(p) for p in places)}; set data.path, or SCFL_DATA to its folder")
-
-
-def h5ad(path: str) -> ad.AnnData:
-    """The user's own file."""
-    place = locate(path)
-    try:
-        return ad.read_h5ad(place)
-    except Exception as error:  # a broken file can make anndata raise anything
-        raise InputError(f"{path}: not a readable h5ad file ({' '.join(str(error).split())})") from error

@@ -1,0 +1,175 @@
+"""Published files, fetched once: resolved, streamed, resumed after a break, verified."""
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pooch
+import requests
+from requests.adapters import HTTPAdapter
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+from urllib3.util import Retry
+
+from scfl_green.errors import InputError
+
+TIMEOUT_SECONDS = (10, 60)
+# How often a broken transfer is taken up again before giving up; what has arrived is kept for the next start.
+ATTEMPTS = 5
+
+
+@dataclass(frozen=True)
+class Asset:
+    """A file as its publisher announces it; None for what he does not tell."""
+
+    url: str
+    size: int | None = None
+    sha256: str | None = None
+
+
+class GoneError(Exception):
+    """The address no longer holds the file."""
+
+
+def cellxgene(collection: str, dataset: str, api: str) -> Asset:
+    """The h5ad file of a CELLxGENE dataset. Addresses rotate with every migration of the schema, so that they are
+    asked for by id, at the curation API's ``GET /collections/<id>``."""
+    answer = _ask(f"{api}/collections/{collection}")
+    for entry in answer["datasets"]:
+        if entry["dataset_id"] == dataset:
+            for asset in entry["assets"]:
+                if asset["filetype"] == "H5AD":
+                    return Asset(asset["url"], asset["filesize"])
+    raise InputError(f"{api}: collection {collection} has no h5ad file of dataset {dataset}; bring one with data.path=")
+
+
+def github_release(repository: str, tag: str, name_contains: str, api: str) -> Asset:
+    """The file of a GitHub release whose name contains ``name_contains``."""
+    answer = _ask(f"{api}/repos/{repository}/releases/tags/{tag}")
+    for asset in answer["assets"]:
+        if name_contains.lower() in asset["name"].lower():
+            digest = (asset.get("digest") or "").removeprefix("sha256:")
+            return Asset(asset["browser_download_url"], asset["size"], digest or None)
+    names = ", ".join(asset["name"] for asset in answer["assets"])
+    raise InputError(f"{repository} {tag}: no file named *{name_contains}*, but {names}; bring one with data.path=")
+
+
+def address(url: str) -> Asset:
+    """A file at a fixed address."""
+    return Asset(url)
+
+
+def download(to: Path, *, resolve: Callable[[], Asset], expected: str, sha256: str | None = None) -> None:
+    """Fetch what ``resolve`` announces to the path ``to``, which appears whole and verified or not at all.
+
+    ``expected`` says to the user what the file holds; ``sha256`` pins its content. An address that has rotated
+    between its announcement and the request is asked for again. Raises InputError where the file cannot be had,
+    with the address, the expected size, and ``data.path=`` as the way out.
+    """
+    asset: Asset | None = None
+    try:
+        for last in (False, True):
+            asset = resolve()
+            try:
+                _retrieve(asset, to, sha256 or asset.sha256)
+                return
+            except GoneError:
+                if last:
+                    raise
+    except (requests.RequestException, GoneError, OSError, ValueError, KeyError, TypeError) as error:
+        size = f"{asset.size / 1e6:,.1f} MB" if asset and asset.size else "a size that its publisher tells"
+        at = f" from {asset.url}" if asset else ""
+        why = " ".join(str(error).split())[:300] or type(error).__name__
+        raise InputError(
+            f"could not fetch {to.name}{at} ({expected}, {size}): {why}. With network, start again: what has arrived "
+            f"is kept. Else bring the file by hand: data.path=FILE.h5ad, or {to.name} in the folder SCFL_DATA"
+        ) from None
+
+
+def _retrieve(asset: Asset, to: Path, sha256: str | None) -> None:
+    pooch.utils.LOGGER.setLevel("ERROR")
+    pooch.retrieve(
+        asset.url,
+        f"sha256:{sha256}" if sha256 else None,
+        fname=to.name,
+        path=to.parent,
+        downloader=_Resuming(asset, to),
+    )
+
+
+class _Resuming:
+    """A pooch downloader that takes up a transfer where it broke, within a run and from one run to the next."""
+
+    def __init__(self, asset: Asset, to: Path) -> None:
+        self.asset, self.name, self.part = asset, to.name, to.with_name(f".{to.name}.part")
+        # Names the announced file, so that a part of another one is not continued.
+        self.mark = to.with_name(f".{to.name}.part.json")
+
+    def __call__(self, url: str, output_file: str, _: Any) -> None:
+        about = json.dumps(vars(self.asset))
+        if not self.mark.exists() or self.mark.read_text() != about:
+            self.part.unlink(missing_ok=True)
+            self.mark.write_text(about)
+        with _session() as session, _bar(self.name, self.asset.size) as advance:
+            for attempt in range(ATTEMPTS):
+                try:
+                    self._fetch(session, url, advance)
+                    break
+                except (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError):
+                    if attempt == ATTEMPTS - 1:
+                        raise
+        size = self.part.stat().st_size
+        if self.asset.size is not None and size != self.asset.size:
+            self.part.unlink()
+            raise ValueError(f"{size:,} bytes arrived where {self.asset.size:,} were announced")
+        self.part.replace(output_file)
+        self.mark.unlink()
+
+    def _fetch(self, session: requests.Session, url: str, advance: Callable[[int], None]) -> None:
+        have = self.part.stat().st_size if self.part.exists() else 0
+        if have and have == self.asset.size:
+            return
+        # Bodies as they are: a decoded one could not be continued.
+        headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
+        with session.get(url, headers=headers, stream=True, timeout=TIMEOUT_SECONDS) as answer:
+            if answer.status_code in (403, 404, 410):
+                raise GoneError(f"{answer.status_code} at {url}")
+            if answer.status_code == 416:  # what is there is no beginning of this file
+                self.part.unlink()
+                raise requests.ConnectionError(f"{url} cannot be continued at {have:,} bytes")
+            answer.raise_for_status()
+            continued = answer.status_code == 206
+            announced = answer.headers.get("Content-Length")
+            advance(have if continued else 0)
+            with self.part.open("ab" if continued else "wb") as file:
+                for chunk in answer.iter_content(1 << 20):
+                    file.write(chunk)
+                    advance(file.tell())
+                arrived = file.tell() - (have if continued else 0)
+            if announced is not None and arrived < int(announced):
+                raise requests.ConnectionError(f"{url} broke off after {arrived:,} of {int(announced):,} bytes")
+
+
+def _ask(url: str) -> dict[str, Any]:
+    with _session() as session:
+        answer = session.get(url, timeout=TIMEOUT_SECONDS)
+        answer.raise_for_status()
+        return answer.json()
+
+
+def _session() -> requests.Session:
+    session = requests.Session()
+    retry = Retry(total=4, backoff_factor=0.5, status_forcelist=(429, 500, 502, 503, 504), raise_on_status=False)
+    for scheme in ("http://", "https://"):
+        session.mount(scheme, HTTPAdapter(max_retries=retry))
+    return session
+
+
+@contextmanager
+def _bar(name: str, size: int | None) -> Iterator[Callable[[int], None]]:
+    columns = (TextColumn("{task.description}"), BarColumn(bar_width=20), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns) as progress:
+        task = progress.add_task(name, total=size)
+        yield lambda arrived: progress.update(task, completed=arrived)

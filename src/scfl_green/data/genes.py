@@ -1,0 +1,107 @@
+"""What genes are called in each file, and which of them are the same."""
+
+import re
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from scfl_green.errors import InputError
+
+ENSEMBL = re.compile(r"(ENS[A-Z]*G\d{11})(\.\d+)?(_PAR_Y)?$")
+# Columns of var in which files keep the names that are not their index.
+ID_COLUMNS = ("gene_ids", "gene_id", "ensembl_id", "feature_id", "ensembl")
+SYMBOL_COLUMNS = ("feature_name", "gene_symbols", "gene_symbol", "gene_name", "gene_names", "symbol")
+
+
+@dataclass(frozen=True)
+class GeneNames:
+    """The genes of one file: Ensembl ids without version suffix and symbols, either None where a file lacks it."""
+
+    ids: np.ndarray | None
+    symbols: np.ndarray | None
+
+    @classmethod
+    def of(cls, var: pd.DataFrame, gene_key: str | None) -> "GeneNames":
+        """From the index of ``var`` and its usual columns, or from the column ``gene_key`` alone."""
+        if gene_key is not None:
+            if gene_key not in var:
+                known = ", ".join(map(str, var.columns)) or "none"
+                raise InputError(f"data.gene_key={gene_key}: no such column in var; there are {known}")
+            return cls._sorted_out([_text(var[gene_key])])
+        columns = [_text(var[name]) for name in (*SYMBOL_COLUMNS, *ID_COLUMNS) if name in var]
+        return cls._sorted_out([_text(var.index), *columns])
+
+    @classmethod
+    def _sorted_out(cls, columns: list[np.ndarray]) -> "GeneNames":
+        """The first column of each kind; the first of all decides whether names are mixed."""
+        shares = [np.mean([bool(ENSEMBL.match(name)) for name in column]) for column in columns]
+        if 0.05 < shares[0] < 0.95 and (len(set(columns[0])) > 20):
+            odd = next(name for name in columns[0] if not ENSEMBL.match(name))
+            raise InputError(
+                f"{shares[0]:.0%} of the gene names are Ensembl ids and the rest are not, {odd!r} among them; "
+                "one kind is expected: name a column of var that has it with data.gene_key"
+            )
+        ids = next((column for column, share in zip(columns, shares, strict=True) if share > 0.5), None)
+        symbols = next((column for column, share in zip(columns, shares, strict=True) if share <= 0.5), None)
+        if ids is not None:
+            ids = np.array([m[1] if (m := ENSEMBL.match(name)) else name for name in ids], dtype=object)
+        return cls(ids, symbols)
+
+    @property
+    def names(self) -> np.ndarray:
+        """Ensembl ids where there are any, else symbols."""
+        names = self.symbols if self.ids is None else self.ids
+        assert names is not None
+        return names
+
+
+@dataclass(frozen=True)
+class GeneSpace:
+    """The genes of all files: names, symbols, and for each file the position of each of its genes among them."""
+
+    names: np.ndarray
+    symbols: np.ndarray
+    positions: list[np.ndarray]
+    said: tuple[str, ...]
+
+
+def match(files: dict[str, GeneNames], min_overlap: float) -> GeneSpace:
+    """One gene space for all files, whatever the order of their genes: by Ensembl id where all have them, else by
+    symbol. A single file keeps its order; the union of several is sorted.
+
+    A gene that occurs twice in a file has its counts added up; one that a file lacks is zero there. Both are said.
+    Raises InputError where the share of genes in common is below ``min_overlap`` of the smallest file's.
+    """
+    by_id = all(names.ids is not None for names in files.values())
+    by_symbol = all(names.symbols is not None for names in files.values())
+    columns = {f: n.symbols if n.symbols is not None and by_symbol and not by_id else n.names for f, n in files.items()}
+    own = {f: dict.fromkeys(column) for f, column in columns.items()}
+    shared = set.intersection(*(set(names) for names in own.values()))
+    smallest = min(len(names) for names in own.values())
+    if len(shared) < max(min_overlap * smallest, 1):
+        shown = "; ".join(f"{f} has {', '.join(list(names)[:3])}" for f, names in own.items())
+        raise InputError(
+            f"{len(shared)} of {smallest} genes are in all files, {shown}; at least {min_overlap:.0%} are expected: "
+            "bring files of one species and one kind of gene names (data.gene_key), or lower data.min_gene_overlap"
+        )
+    union = next(iter(own.values())) if len(own) == 1 else sorted(set.union(*(set(names) for names in own.values())))
+    index = pd.Index(list(union), dtype=object)
+    symbols = pd.Series(index, index=index, dtype=object)
+    for f, names in files.items():
+        if names.symbols is not None:
+            known = pd.Series(names.symbols, index=columns[f])
+            symbols.update(known[~known.index.duplicated()])
+    said = [
+        f"{f}: {len(columns[f]) - len(names)} of {len(columns[f])} genes have the name of another; "
+        f"their counts are added up" for f, names in own.items() if len(names) < len(columns[f])
+    ]  # fmt: skip
+    if len(own) > 1:
+        lacking = ", ".join(f"{len(index) - len(names)} are missing in {f}" for f, names in own.items())
+        said.append(f"genes: {len(shared)} in all files of {len(index)} in any; {lacking} and zero there")
+    positions = [index.get_indexer(pd.Index(column)) for column in columns.values()]
+    return GeneSpace(index.to_numpy(), symbols.to_numpy(), positions, tuple(said))
+
+
+def _text(column: pd.Series | pd.Index) -> np.ndarray:
+    return np.array([str(name).strip() for name in column], dtype=object)
