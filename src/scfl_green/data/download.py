@@ -144,7 +144,7 @@ class _Resuming:
             announced = answer.headers.get("Content-Length")
             advance(have if continued else 0)
             with self.part.open("ab" if continued else "wb") as file:
-                for chunk in answer.iter_content(1 << 20):
+                for chunk in answer.iter_content(1 << 16):
                     file.write(chunk)
                     advance(file.tell())
                 arrived = file.tell() - (have if continued else 0)
