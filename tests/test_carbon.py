@@ -1,16 +1,19 @@
 """The meter: every joule in one place, nothing left running."""
 
+import subprocess
+import sys
 import time
+from types import SimpleNamespace
 
 import pytest
 import pytorch_lightning as pl
 
 from jobs import make_job
-from scfl_green.carbon import EnergyMeter, MeasureEmissions, check_country
+from scfl_green.carbon import EnergyMeter, MeasureEmissions, carbon_intensity
 from scfl_green.data.cells import Cells
 from scfl_green.data.datamodule import CellDataModule
 from scfl_green.errors import InputError
-from scfl_green.score import eaps
+from scfl_green.ledger import Ledger, Reading
 
 
 def work(seconds: float) -> None:
@@ -87,21 +90,68 @@ def test_the_callback_works_with_any_trainer_and_survives_an_exception(few: Cell
     assert len(meter._open) == 1
 
 
-def test_given_watts_are_used_and_said() -> None:
-    meter = EnergyMeter("FRA", cpu_watts=100, ram_watts=3)
+def test_given_watts_are_used_and_said_and_a_guess_is_called_one(meter: EnergyMeter) -> None:
+    given = EnergyMeter("FRA", cpu_watts=100, ram_watts=3)
     try:
-        assert "cpu_load at 100 W" in meter.mode or "constant at 100 W" in meter.mode
-        assert "ram: 3 W" in meter.mode
+        assert "x 100 W (given)" in given.mode
+        assert "ram: constant 3 W (given)" in given.mode
     finally:
-        meter.close()
+        given.close()
+    assert "(given)" not in meter.mode
+    assert "guessed" in meter.mode or "of a " in meter.mode
 
 
 def test_a_country_must_be_known() -> None:
-    assert check_country("FRA") == "FRA"
+    assert carbon_intensity("FRA") < carbon_intensity("DEU") == pytest.approx(0.38095)
     with pytest.raises(InputError, match=r"carbon\.country=XYZ"):
-        check_country("XYZ")
+        carbon_intensity("XYZ")
 
 
-def test_eaps() -> None:
-    assert eaps(0.9, 0.001) == pytest.approx(900)
-    assert eaps(0.9, 0.0) is None
+@pytest.mark.parametrize("energy", [None, 0.0, -1.0])
+def test_a_tracker_that_measured_nothing_is_an_error(
+    meter: EnergyMeter, monkeypatch: pytest.MonkeyPatch, energy: float | None
+) -> None:
+    parts = {"energy_consumed": energy, "cpu_energy": energy, "gpu_energy": 0.0, "ram_energy": 0.0}
+    used = None if energy is None else SimpleNamespace(**parts)
+    monkeypatch.setattr(meter._tracker, "stop_task", lambda: used)
+    with pytest.raises(RuntimeError, match="measured"):
+        meter.read()
+
+
+def measured(meter: EnergyMeter, name: str, seconds: float) -> float:
+    meter.read()
+    with meter.phase("fit", 1, name):
+        work(seconds)
+    meter.read()
+    return meter.total("fit", client=name).energy_kwh
+
+
+def test_busy_neighbours_hardly_change_what_work_costs(meter: EnergyMeter) -> None:
+    alone = measured(meter, "alone", 1.0)
+    neighbours = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(2)]
+    try:
+        beside = measured(meter, "beside", 1.0)
+    finally:
+        for process in neighbours:
+            process.kill()
+            process.wait()
+    assert beside == pytest.approx(alone, rel=0.25)
+
+
+def test_two_clients_in_turn_cost_what_one_does_that_works_twice_as_long(meter: EnergyMeter) -> None:
+    two = measured(meter, "a", 0.7) + measured(meter, "b", 0.7)
+    assert two == pytest.approx(measured(meter, "c", 1.4), rel=0.15)
+
+
+def test_a_reading_is_shared_out_whole() -> None:
+    ledger = Ledger()
+    ledger.charge(("fit", 1, "a"), wall=3.0, cpu=2.0)
+    ledger.charge(("fit", 1, "b"), wall=1.0, cpu=1.0)
+    ledger.share_out(Reading(cpu_kwh=8.0, gpu_kwh=0.0, ram_kwh=4.0), kg_per_kwh=0.5)
+    assert sum(entry.energy_kwh for entry in ledger.entries.values()) == pytest.approx(12.0)
+    a, b, idle = (ledger.entries[key] for key in [("fit", 1, "a"), ("fit", 1, "b"), ("waiting", 0, "")])
+    assert (a.energy_cpu_kwh, b.energy_cpu_kwh) == (pytest.approx(4.0), pytest.approx(2.0))
+    assert (a.energy_ram_kwh, b.energy_ram_kwh) == (pytest.approx(2.0), pytest.approx(1.0))
+    assert idle.energy_kwh == pytest.approx(3.0)
+    assert a.emissions_kg == pytest.approx(3.0)
+    assert (a.task, idle.task) == ("fit/round-1/a", "waiting")

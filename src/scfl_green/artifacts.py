@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,17 +14,8 @@ from safetensors.torch import load, save
 from scfl_green.data.prepare import CLIP, Preparation
 from scfl_green.data.sums import TARGET_SUM
 from scfl_green.errors import InputError
+from scfl_green.files import write_atomically
 from scfl_green.job import Weights
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """The file appears whole or not at all."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    with draft.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(path)
 
 
 def write_model(

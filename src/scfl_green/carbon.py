@@ -1,70 +1,47 @@
-"""The energy meter: what each phase, round and client used, and what that emits."""
+"""The energy meter: one CodeCarbon tracker a process, and a ledger that shares its readings out."""
 
 import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import psutil
 import pytorch_lightning as pl
 from codecarbon import OfflineEmissionsTracker
+from codecarbon.core.cpu import DEFAULT_POWER_PER_CORE
 from codecarbon.external.hardware import CPU
 from codecarbon.input import DataSource
 
 from scfl_green.errors import InputError
-
-PREPARE, FIT, VALIDATE, OTHER = "prepare", "fit", "validate", "other"
-
-
-@dataclass
-class Entry:
-    """One line of the ledger: a phase of a round at a client ("" and 0 where there is none)."""
-
-    phase: str
-    round: int
-    client: str
-    seconds: float = 0.0
-    cpu_seconds: float = 0.0
-    energy_cpu_kwh: float = 0.0
-    energy_gpu_kwh: float = 0.0
-    energy_ram_kwh: float = 0.0
-    emissions_kg: float = 0.0
-    bytes_up: int = 0
-    bytes_down: int = 0
-
-    @property
-    def energy_kwh(self) -> float:
-        return self.energy_cpu_kwh + self.energy_gpu_kwh + self.energy_ram_kwh
+from scfl_green.ledger import FIT, OTHER, VALIDATE, Key, Ledger, Reading
 
 
-def check_country(country: str) -> str:
-    """The ISO 3166 alpha-3 code if CodeCarbon knows the country's energy mix; InputError if not.
+def carbon_intensity(country: str) -> float:
+    """Mean kg CO2e per kWh of a country's electricity, from CodeCarbon's table (Our World in Data).
 
-    CodeCarbon itself returns a number for a code it does not know.
+    InputError for a code (ISO 3166 alpha-3) that is not in it, for which CodeCarbon itself would return a number.
     """
     known = DataSource().get_global_energy_mix_data()
     if country not in known:
         raise InputError(f"carbon.country={country}: not a country with a known energy mix; use a code such as DEU")
-    return country
+    return known[country]["carbon_intensity"] / 1e3
 
 
-class EnergyMeter:
-    """One CodeCarbon tracker for a run, and a ledger of wall and CPU time that apportions what it reads.
+class EnergyMeter(Ledger):
+    """One CodeCarbon tracker for a run, whose readings are shared out among phases, rounds and clients.
 
-    The tracker's clock ticks too coarsely for a client's fit, so it measures from one ``read`` to the next and
-    its reading is shared out: CPU energy by CPU time, GPU and RAM energy by wall time. Every joule of the run is
-    in exactly one entry; what lies outside any phase is ``other``. No network is used.
+    The tracker's clock ticks too coarsely for a client's fit, so it measures from one ``read`` to the next. Every
+    joule of the run is in exactly one entry; what lies outside any phase is ``other``. No network is used.
     """
 
     def __init__(self, country: str, cpu_watts: float | None = None, ram_watts: float | None = None) -> None:
-        self.country = check_country(country)
+        super().__init__()
+        self.country, self.intensity = country, carbon_intensity(country)
+        self.given = {"cpu": cpu_watts, "ram": ram_watts}
         # Its log level takes effect only after its first lines.
         logging.getLogger("codecarbon").setLevel(logging.CRITICAL)
-        self.entries: dict[tuple[str, int, str], Entry] = {}
-        self._unread: dict[tuple[str, int, str], tuple[float, float]] = {}
-        self._open = [(OTHER, 0, "")]
+        self._open: list[Key] = [(OTHER, 0, "")]
         self._tracker = OfflineEmissionsTracker(
             country_iso_code=country,
             tracking_mode="process",
@@ -75,7 +52,6 @@ class EnergyMeter:
             **({"force_ram_power": ram_watts} if ram_watts else {}),
         )
         self._tracker.start_task("run")
-        self.intensity: float | None = None
         self._clock = _clock()
 
     @contextmanager
@@ -91,19 +67,9 @@ class EnergyMeter:
             # An inner phase that an exception left open ends with this one.
             del self._open[depth - 1 :]
 
-    def moved(self, **of: Any) -> tuple[int, int]:
-        """Bytes up and down of training, those of validation included, of all or of one ``client`` or ``round``."""
-        fit, validate = self.total(FIT, **of), self.total(VALIDATE, **of)
-        return fit.bytes_up + validate.bytes_up, fit.bytes_down + validate.bytes_down
-
-    def entry(self, phase: str, round_number: int = 0, client: str = "") -> Entry:
-        return self.entries.setdefault((phase, round_number, client), Entry(phase, round_number, client))
-
     def _charge(self) -> None:
         now = _clock()
-        key = self._open[-1]
-        wall, cpu = self._unread.get(key, (0.0, 0.0))
-        self._unread[key] = wall + now[0] - self._clock[0], cpu + now[1] - self._clock[1]
+        self.charge(self._open[-1], now[0] - self._clock[0], now[1] - self._clock[1])
         self._clock = now
 
     def read(self) -> None:
@@ -114,18 +80,10 @@ class EnergyMeter:
         self._clock = _clock()
         if used is None or used.energy_consumed <= 0:
             raise RuntimeError("CodeCarbon measured no energy since the last reading; the run's figures would lie")
-        self.intensity = used.emissions / used.energy_consumed
-        wall_total, cpu_total = (sum(times) for times in zip(*self._unread.values(), strict=True))
-        for key, (wall, cpu) in self._unread.items():
-            entry = self.entry(*key)
-            by_wall, by_cpu = wall / wall_total, cpu / cpu_total
-            entry.seconds += wall
-            entry.cpu_seconds += cpu
-            entry.energy_cpu_kwh += used.cpu_energy * by_cpu
-            entry.energy_gpu_kwh += used.gpu_energy * by_wall
-            entry.energy_ram_kwh += used.ram_energy * by_wall
-            entry.emissions_kg = entry.energy_kwh * self.intensity
-        self._unread.clear()
+        reading = Reading(used.cpu_energy, used.gpu_energy, used.ram_energy)
+        if min(vars(reading).values()) < 0:
+            raise RuntimeError(f"CodeCarbon measured a negative energy: {reading}")
+        self.share_out(reading, self.intensity)
 
     def close(self) -> None:
         """Stop the tracker; what was not read is lost."""
@@ -133,21 +91,21 @@ class EnergyMeter:
 
     @property
     def mode(self) -> str:
-        """How each part was measured, e.g. ``cpu: cpu_load at 8 W, ram: constant 10 W``."""
+        """How each part was measured and with what power, and where that comes from, e.g. ``cpu: cpu_load x 8 W
+        (guessed: 4 W a thread), ram: constant 10 W (estimated from its size)``."""
         parts = []
         for hardware in self._tracker._hardware:
             name = type(hardware).__name__.lower()
+            given = "given" if self.given.get(name) else None
             if isinstance(hardware, CPU):
-                parts.append(f"{name}: {hardware._mode} at {hardware._tdp:g} W")
+                guess = hardware._tdp == DEFAULT_POWER_PER_CORE * psutil.cpu_count()
+                known = f"guessed: {DEFAULT_POWER_PER_CORE} W a thread" if guess else f"of a {hardware._model}"
+                parts.append(f"cpu: {hardware._mode} x {hardware._tdp:g} W ({given or known})")
+            elif name == "ram":
+                parts.append(f"ram: constant {hardware.total_power().W:g} W ({given or 'estimated from its size'})")
             else:
-                parts.append(f"{name}: {hardware.total_power().W:g} W")
+                parts.append(f"{name}: measured by its driver")
         return ", ".join(sorted(parts))
-
-    def total(self, phase: str, **of: Any) -> Entry:
-        """The sum of all entries of a phase, or of those of one ``client`` or ``round``."""
-        chosen = [e for e in self.entries.values() if e.phase == phase and of.items() <= asdict(e).items()]
-        sums = {f.name: sum(getattr(entry, f.name) for entry in chosen) for f in fields(Entry)[3:]}
-        return Entry(phase, of.get("round", 0), of.get("client", ""), **sums)
 
 
 def _clock() -> tuple[float, float]:

@@ -11,7 +11,7 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from scfl_green.artifacts import write_atomically
+from scfl_green.files import write_atomically
 
 
 def collect(folder: Path) -> pd.DataFrame:

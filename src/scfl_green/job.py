@@ -69,6 +69,7 @@ class Job:
     seen: frozenset[str] = frozenset()
     prune: Prune | None = None
     train_flops: float = field(default=0.0, init=False)
+    cells_seen: int = field(default=0, init=False)
     _flops: dict[int, float] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
@@ -99,6 +100,7 @@ class Job:
             **QUIET,
         )
         trainer.fit(self.model, datamodule=CellDataModule(self.features, part, self.batch_size, seed))
+        self.cells_seen += trainer.current_epoch * len(part.train)
         self.train_flops += self._flops_per_cell() * trainer.current_epoch * len(part.train)
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
         return _weights_of(self.model), metrics

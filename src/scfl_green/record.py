@@ -1,15 +1,14 @@
 """The record of a run: one flat row, written whole or not at all."""
 
-from dataclasses import asdict
+import platform
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
-import pandas as pd
+import psutil
+import torch
 
-from scfl_green.artifacts import write_atomically
-from scfl_green.carbon import FIT, EnergyMeter
 from scfl_green.job import Job
+from scfl_green.ledger import FIT
 from scfl_green.regimes import Outcome
 from scfl_green.score import eaps
 
@@ -18,13 +17,22 @@ PACKAGES = ("torch", "pytorch-lightning", "flwr", "codecarbon", "scfl-green")
 
 
 def make_record(
-    what: dict[str, Any], job: Job, outcome: Outcome, scores: dict[str, float], network_kwh_per_gb: float
+    what: dict[str, Any],
+    job: Job,
+    outcome: Outcome,
+    scores: dict[str, float],
+    *,
+    network_kwh_per_gb: float,
+    min_seconds: float,
 ) -> dict[str, Any]:
-    """The fields of ``result.json`` in their order; ``what`` names what was run."""
+    """The fields of ``result.json`` in their order; ``what`` names what was run.
+
+    A run that trained for less than ``min_seconds`` is marked ``too_short`` for its energy to mean much.
+    """
     meter, trained = job.meter, job.meter.total(FIT)
     bytes_up, bytes_down = meter.moved()
     transfer_kwh = (bytes_up + bytes_down) / 1e9 * network_kwh_per_gb
-    transfer_kg = transfer_kwh * (meter.intensity or 0)
+    transfer_kg = transfer_kwh * meter.intensity
     return what | {
         "cells_train": sum(len(p.train) for p in outcome.parts),
         "cells_test": sum(len(p.test) for p in job.split.to_test(outcome.parts)),
@@ -50,10 +58,21 @@ def make_record(
         "train_flops": round(job.train_flops),
         "eaps": eaps(scores["weighted_f1"], trained.emissions_kg + transfer_kg),
         "versions": {package: version(package) for package in PACKAGES},
+        "too_short": trained.seconds < min_seconds,
+        "cells_seen": job.cells_seen,
+        "eaps_cpu": eaps(scores["weighted_f1"], trained.energy_cpu_kwh * meter.intensity),
+        **outcome.more,
+        **_machine(job),
     }
 
 
-def write_energy(path: Path, meter: EnergyMeter) -> None:
-    """A row a phase, round and client."""
-    rows = pd.DataFrame([asdict(entry) | {"energy_kwh": entry.energy_kwh} for entry in meter.entries.values()])
-    write_atomically(path, rows.to_csv(index=False).encode())
+def _machine(job: Job) -> dict[str, Any]:
+    """The state of the machine, by which figures of two runs may differ."""
+    return {
+        "device": job.model.device.type,
+        "threads": torch.get_num_threads(),
+        "cores": psutil.cpu_count(),
+        # Of one minute, as a share of all cores: what else ran, and this run itself.
+        "load": psutil.getloadavg()[0] / (psutil.cpu_count() or 1),
+        "processor": platform.processor() or platform.machine(),
+    }

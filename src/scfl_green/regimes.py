@@ -1,7 +1,7 @@
 """Regimes: ways to arrive at weights. Each calls ``Job.fit``; they differ in how often, where and from what."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -14,13 +14,15 @@ from scfl_green.job import Job, Weights
 
 @dataclass(frozen=True)
 class Outcome:
-    """The weights a regime arrived at, the parts they are to be tested on, and how it went there."""
+    """The weights a regime arrived at, the parts they are to be tested on, how it went there, and ``more`` for the
+    record that only this regime knows."""
 
     weights: Weights
     parts: Sequence[Part]
     epochs: int
     rounds: int = 0
     local_epochs: int = 0
+    more: dict[str, Any] = field(default_factory=dict)
 
 
 def central(job: Job, *, epochs: int) -> Outcome:

@@ -17,15 +17,17 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from scfl_green import settings
-from scfl_green.artifacts import Start, read_model, write_atomically, write_model
-from scfl_green.carbon import PREPARE, EnergyMeter
+from scfl_green.artifacts import Start, read_model, write_model
+from scfl_green.carbon import EnergyMeter
 from scfl_green.data.cells import Cells, Reading
 from scfl_green.data.dataset import Dataset, kept_in, load, prepare
 from scfl_green.data.sources import cache_folder, contents
 from scfl_green.errors import InputError
 from scfl_green.figures import draw_cells
+from scfl_green.files import write_atomically
 from scfl_green.job import Job, effective_precision
-from scfl_green.record import make_record, write_energy
+from scfl_green.ledger import PREPARE
+from scfl_green.record import make_record
 from scfl_green.settings import Data
 from scfl_green.summary import print_cells, print_summary
 from scfl_green.tracking import Tracker
@@ -123,7 +125,7 @@ def load_dataset(cfg: DictConfig, paths: Sequence[Path], start: Start | None, me
         kept,
         standardise=cfg.data.standardise,
         preprocess=preprocess,
-        sum_up=instantiate(cfg.gene_sums, meter=meter),
+        sum_up=partial(instantiate(cfg.gene_sums), meter=meter),
         preparation=start.preparation if start else None,
     )
 
@@ -173,7 +175,14 @@ def _train(
             raise InputError("training diverged, the weights are not finite: lower model.optimizer.lr")
         scores = job.test(job.split.to_test(outcome.parts), outcome.weights)
         meter.read()
-        record = make_record(what, job, outcome, scores[""], cfg.carbon.network_kwh_per_gb)
+        record = make_record(
+            what,
+            job,
+            outcome,
+            scores[""],
+            network_kwh_per_gb=cfg.carbon.network_kwh_per_gb,
+            min_seconds=cfg.carbon.min_seconds,
+        )
         picture = folder / "cells.png"
         if not (kept := dataset.folder / picture.name).exists():
             draw_cells(cfg.data.name, dataset.table(), kept)
@@ -183,7 +192,7 @@ def _train(
     print_summary(record, scores, meter)
     clients = job.seen.union(part.name for part in outcome.parts)
     write_model(folder, outcome.weights, dataset.preparation, dataset.types, config["model"], clients)
-    write_energy(folder / "energy.csv", meter)
+    meter.write(folder / "energy.csv")
     # Last: a run that has a record is finished.
     write_atomically(folder / "result.json", json.dumps(record, indent=1).encode())
     print(f"{folder}: result.json, weights.safetensors, model.json, metrics.csv, energy.csv")

@@ -93,6 +93,7 @@ class Carbon(_Group):
     cpu_watts: Annotated[float, Field(gt=0)] | None
     ram_watts: Annotated[float, Field(gt=0)] | None
     network_kwh_per_gb: float = Field(ge=0)
+    min_seconds: float = Field(ge=0)
 
 
 class PruneSettings(_Group):

@@ -6,9 +6,10 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from scfl_green.carbon import FIT, EnergyMeter
+from scfl_green.carbon import EnergyMeter
 from scfl_green.data.dataset import Dataset
 from scfl_green.data.partition import POOLED
+from scfl_green.ledger import FIT
 from scfl_green.score import eaps
 
 SCORES = ("accuracy", "weighted_f1", "macro_f1")

@@ -13,7 +13,8 @@ from pytorch_lightning.loggers import Logger, WandbLogger
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from scfl_green.carbon import FIT, EnergyMeter
+from scfl_green.carbon import EnergyMeter
+from scfl_green.ledger import FIT
 
 
 def wandb_mode() -> Any:
@@ -71,7 +72,8 @@ class Tracker:
     def __init__(
         self, folder: Path, meter: EnergyMeter, config: dict[str, Any], make_loggers: Callable[[], dict[str, Logger]]
     ) -> None:
-        self.path, self.meter, self.config, self.make_loggers = (folder / "metrics.csv", meter, config, make_loggers)
+        self.folder, self.path = folder, folder / "metrics.csv"
+        self.meter, self.config, self.make_loggers = meter, config, make_loggers
         console = Console()
         self.bar = Progress(
             TextColumn("{task.description}"),
@@ -103,6 +105,7 @@ class Tracker:
 
     def report(self, unit: str, total: int, step: int, metrics: dict[str, float]) -> None:
         self.meter.read()
+        self.meter.write(self.folder / "energy.csv")  # what is killed leaves what it had used
         used = self.meter.total(FIT)
         metrics |= {"emissions/co2eq_g": used.emissions_kg * 1e3, "emissions/energy_wh": used.energy_kwh * 1e3}
         row = pd.DataFrame([{unit: step, **metrics}])

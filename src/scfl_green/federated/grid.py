@@ -10,7 +10,8 @@ from flwr.proto.message_pb2 import Message as ProtoMessage
 from flwr.serverapp import Grid
 from flwr.supercore.task_identity import TaskIdentity
 
-from scfl_green.carbon import FIT, PREPARE, VALIDATE, EnergyMeter
+from scfl_green.carbon import EnergyMeter
+from scfl_green.ledger import FIT, PREPARE, VALIDATE
 
 # Where the traffic of a message type stands in the ledger.
 PHASES = {"train": FIT, "evaluate": VALIDATE, "query": PREPARE}

@@ -1,0 +1,107 @@
+"""The ledger: what each phase, round and client used, and how a reading of energy is shared out among them."""
+
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from scfl_green.files import write_atomically
+
+PREPARE, FIT, VALIDATE, TEST, OTHER = "prepare", "fit", "validate", "test", "other"
+# What the machine drew for this process while it waited for its turn beside others.
+WAITING = "waiting"
+Key = tuple[str, int, str]
+
+
+@dataclass
+class Entry:
+    """One line of the ledger: a phase of a round at a client ("" and 0 where there is none)."""
+
+    phase: str
+    round: int
+    client: str
+    seconds: float = 0.0
+    cpu_seconds: float = 0.0
+    energy_cpu_kwh: float = 0.0
+    energy_gpu_kwh: float = 0.0
+    energy_ram_kwh: float = 0.0
+    emissions_kg: float = 0.0
+    bytes_up: int = 0
+    bytes_down: int = 0
+
+    @property
+    def energy_kwh(self) -> float:
+        return self.energy_cpu_kwh + self.energy_gpu_kwh + self.energy_ram_kwh
+
+    @property
+    def task(self) -> str:
+        """E.g. ``fit/round-3/client-2``."""
+        of_round = [f"round-{self.round}"] if self.round else []
+        return "/".join([self.phase, *of_round, *([self.client] if self.client else [])])
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Energy of one interval, by what drew it."""
+
+    cpu_kwh: float
+    gpu_kwh: float
+    ram_kwh: float
+
+
+@dataclass
+class Ledger:
+    """Entries by (phase, round, client), and the wall and CPU seconds that no reading has covered yet."""
+
+    entries: dict[Key, Entry] = field(default_factory=dict)
+    unread: dict[Key, tuple[float, float]] = field(default_factory=dict)
+
+    def entry(self, phase: str, round_number: int = 0, client: str = "") -> Entry:
+        return self.entries.setdefault((phase, round_number, client), Entry(phase, round_number, client))
+
+    def charge(self, key: Key, wall: float, cpu: float) -> None:
+        before = self.unread.get(key, (0.0, 0.0))
+        self.unread[key] = before[0] + wall, before[1] + cpu
+
+    def share_out(self, used: Reading, kg_per_kwh: float) -> None:
+        """Every joule of a reading goes into exactly one entry.
+
+        A phase is charged for the time that it ran, the lesser of its wall and CPU seconds: what it waited for its
+        turn is ``waiting``, or else the same work would cost more beside busy neighbours. CPU energy goes by CPU
+        seconds, RAM energy by running time, GPU energy by wall seconds, during which the CPU may wait for the GPU.
+        """
+        waits = used.gpu_kwh > 0
+        running = {key: wall if waits else min(wall, cpu) for key, (wall, cpu) in self.unread.items()}
+        walls, ran = sum(wall for wall, _ in self.unread.values()), sum(running.values())
+        cpus = sum(cpu for _, cpu in self.unread.values())
+        for key, (wall, cpu) in self.unread.items():
+            entry = self.entry(*key)
+            entry.seconds += wall
+            entry.cpu_seconds += cpu
+            if cpus > 0:
+                entry.energy_cpu_kwh += used.cpu_kwh * ran / walls * cpu / cpus
+            entry.energy_ram_kwh += used.ram_kwh * running[key] / walls
+            entry.energy_gpu_kwh += used.gpu_kwh * wall / walls
+            entry.emissions_kg = entry.energy_kwh * kg_per_kwh
+        idle = self.entry(WAITING)
+        idle.energy_cpu_kwh += used.cpu_kwh * (1 - ran / walls if cpus > 0 else 1)
+        idle.energy_ram_kwh += used.ram_kwh * (1 - ran / walls)
+        idle.emissions_kg = idle.energy_kwh * kg_per_kwh
+        self.unread.clear()
+
+    def total(self, phase: str, **of: Any) -> Entry:
+        """The sum of all entries of a phase, or of those of one ``client`` or ``round``."""
+        chosen = [e for e in self.entries.values() if e.phase == phase and of.items() <= asdict(e).items()]
+        sums = {f.name: sum(getattr(entry, f.name) for entry in chosen) for f in fields(Entry)[3:]}
+        return Entry(phase, of.get("round", 0), of.get("client", ""), **sums)
+
+    def moved(self, **of: Any) -> tuple[int, int]:
+        """Bytes up and down of training, those of validation included, of all or of one ``client`` or ``round``."""
+        fit, validate = self.total(FIT, **of), self.total(VALIDATE, **of)
+        return fit.bytes_up + validate.bytes_up, fit.bytes_down + validate.bytes_down
+
+    def write(self, path: Path) -> None:
+        """``energy.csv``: a row a phase, round and client."""
+        rows = [{"task": e.task} | asdict(e) | {"energy_kwh": e.energy_kwh} for e in self.entries.values()]
+        write_atomically(path, pd.DataFrame(rows).to_csv(index=False).encode())
