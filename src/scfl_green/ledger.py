@@ -67,27 +67,23 @@ class Ledger:
     def share_out(self, used: Reading, kg_per_kwh: float) -> None:
         """Every joule of a reading goes into exactly one entry.
 
-        A phase is charged for the time that it ran, the lesser of its wall and CPU seconds: what it waited for its
-        turn is ``waiting``, or else the same work would cost more beside busy neighbours. CPU energy goes by CPU
-        seconds, RAM energy by running time, GPU energy by wall seconds, during which the CPU may wait for the GPU.
+        CPU energy goes by CPU seconds, GPU energy by wall seconds, and RAM energy by the time that a phase ran: the
+        lesser of its wall and CPU seconds, or wall seconds where there is a GPU to wait for. What memory drew while the
+        process waited for its turn is ``waiting``, or else the same work would cost more beside busy neighbours.
         """
-        waits = used.gpu_kwh > 0
-        running = {key: wall if waits else min(wall, cpu) for key, (wall, cpu) in self.unread.items()}
-        walls, ran = sum(wall for wall, _ in self.unread.values()), sum(running.values())
-        cpus = sum(cpu for _, cpu in self.unread.values())
+        walls, cpus = (sum(seconds) for seconds in zip(*self.unread.values(), strict=True))
         for key, (wall, cpu) in self.unread.items():
             entry = self.entry(*key)
             entry.seconds += wall
             entry.cpu_seconds += cpu
-            if cpus > 0:
-                entry.energy_cpu_kwh += used.cpu_kwh * ran / walls * cpu / cpus
-            entry.energy_ram_kwh += used.ram_kwh * running[key] / walls
+            entry.energy_cpu_kwh += used.cpu_kwh * (cpu / cpus if cpus else wall / walls)
             entry.energy_gpu_kwh += used.gpu_kwh * wall / walls
-            entry.emissions_kg = entry.energy_kwh * kg_per_kwh
-        idle = self.entry(WAITING)
-        idle.energy_cpu_kwh += used.cpu_kwh * (1 - ran / walls if cpus > 0 else 1)
-        idle.energy_ram_kwh += used.ram_kwh * (1 - ran / walls)
-        idle.emissions_kg = idle.energy_kwh * kg_per_kwh
+            ran = wall if used.gpu_kwh > 0 else min(wall, cpu)
+            entry.energy_ram_kwh += used.ram_kwh * ran / walls
+            idle = self.entry(WAITING)
+            idle.energy_ram_kwh += used.ram_kwh * (wall - ran) / walls
+            for line in (entry, idle):
+                line.emissions_kg = line.energy_kwh * kg_per_kwh
         self.unread.clear()
 
     def total(self, phase: str, **of: Any) -> Entry:
