@@ -14,8 +14,8 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from sklearn.linear_model import LogisticRegression
 
+from scfl_green.assemble import load_dataset
 from scfl_green.data.partition import Part
-from scfl_green.run import load_dataset
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 # Federated baseline accuracies of the study, one run each.

@@ -14,7 +14,7 @@ FLOORS = [
     ["job", "tracking"],
     ["artifacts", "federated"],
     ["regimes"],
-    ["record", "summary", "collect", "figures"],
+    ["record", "summary", "collect", "figures", "assemble"],
     ["run"],
 ]
 LEVEL = {name: level for level, names in enumerate(FLOORS) for name in names}
@@ -49,7 +49,7 @@ def test_imports_point_down(path: Path) -> None:
     [
         ("flwr", {"federated"}),
         ("codecarbon", {"carbon"}),
-        ("hydra", {"run", "collect"}),
+        ("hydra", {"run", "assemble", "collect"}),
         ("wandb", {"tracking"}),
         ("scanpy", set()),
     ],

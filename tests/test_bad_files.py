@@ -13,9 +13,9 @@ from hydra.utils import instantiate
 from scipy import sparse
 
 from conftest import compose_config, start_program
+from scfl_green.assemble import load_dataset
 from scfl_green.data.cells import Cells, Reading
 from scfl_green.errors import InputError
-from scfl_green.run import load_dataset
 
 RNG = np.random.default_rng(0)
 COUNTS = RNG.poisson(1.0, (60, 40)).astype(np.float32)

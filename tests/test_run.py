@@ -7,6 +7,7 @@ from pathlib import Path
 import anndata as ad
 import pandas as pd
 import pytest
+import torch
 from safetensors.torch import load_file
 
 from conftest import ROOT, compose_config, start_program
@@ -155,6 +156,60 @@ def test_a_client_to_fine_tune_at_must_be_a_newcomer(tmp_path: Path) -> None:
     run(compose_config(tmp_path / "a", *quick))
     with pytest.raises(ValueError, match=r"regime\.client=x"):
         run(compose_config(tmp_path / "c", "regime=finetune", f"weights={tmp_path}/a/run", "regime.client=x", *quick))
+
+
+def test_a_newcomer_learns_from_the_federation_and_from_scratch(tmp_path: Path) -> None:
+    quick = [*QUICK, "data.n_genes=500", "federation.rounds=3", "split.newcomers=1", "seed=1"]
+    before = run(compose_config(tmp_path / "a", *quick))
+    ours = [f"weights={tmp_path}/a/run", "regime=finetune", "trainer.max_epochs=4", "regime.freeze=[layers.0]", *quick]
+    record = run(compose_config(tmp_path / "b", *ours))
+    curve = pd.read_csv(tmp_path / "b/run/finetune.csv")
+    assert list(curve.groupby("arm", sort=False).size()) == [4, 4]
+    tuned, scratch = (rows for _, rows in curve.groupby("arm", sort=False))
+    for rows in (tuned, scratch):
+        assert rows["emissions_kg"].is_monotonic_increasing
+        assert rows["epoch"].tolist() == [1, 2, 3, 4]
+    assert tuned["test_weighted_f1"].iloc[0] > scratch["test_weighted_f1"].iloc[0]
+    assert record["emissions_kg"] == pytest.approx(tuned["emissions_kg"].iloc[-1], rel=0.3)
+    assert record["accuracy"] == pytest.approx(tuned["test_accuracy"].iloc[-1])
+    assert record["scratch_accuracy"] == pytest.approx(scratch["test_accuracy"].iloc[-1])
+    assert record["pretraining_emissions_kg"] == before["emissions_kg"] + before["transfer_emissions_kg"]
+    saved = record["scratch_emissions_kg_to_target"] - record["tuned_emissions_kg_to_target"]
+    paid_back = record["pretraining_emissions_kg"] / saved if saved > 0 else None
+    assert record["newcomers_to_pay_back"] == (paid_back and pytest.approx(paid_back))
+    first, last = (load_file(tmp_path / place / "run/weights.safetensors") for place in ("a", "b"))
+    assert torch.equal(first["layers.0.weight"], last["layers.0.weight"])
+    assert not torch.equal(first["layers.2.weight"], last["layers.2.weight"])
+    with pytest.raises(ValueError, match="no parameter's name begins with nothing"):
+        run(compose_config(tmp_path / "c", *ours, "regime.freeze=[nothing]"))
+
+
+def test_an_arm_stops_when_validation_no_longer_gains(tmp_path: Path) -> None:
+    quick = [*QUICK, "split.newcomers=1"]
+    run(compose_config(tmp_path / "a", *quick))
+    ours = [f"weights={tmp_path}/a/run", "regime=finetune", "trainer.max_epochs=40", "regime.patience=1", *quick]
+    record = run(compose_config(tmp_path / "b", *ours))
+    curve = pd.read_csv(tmp_path / "b/run/finetune.csv")
+    assert record["epochs"] < 40
+    tuned = curve[curve["arm"] == "from the federation"]
+    best = tuned.loc[tuned["validation_weighted_f1"].idxmax()]
+    assert record["accuracy"] == pytest.approx(best["test_accuracy"])
+
+
+@pytest.mark.parametrize("regime", ["central", "federated"])
+def test_a_carbon_budget_ends_training_with_the_best_weights(tmp_path: Path, regime: str) -> None:
+    ours = [*QUICK, f"regime={regime}", "federation.rounds=12"]
+    whole = run(compose_config(tmp_path / "a", *ours))
+    grams = 0.4 * whole["emissions_kg"] * 1e3
+    budget = ["callbacks=carbon_budget", f"budget.grams={grams}", "budget.min_f1_per_gram=null"]
+    some = run(compose_config(tmp_path / "b", *ours, *budget))
+    assert some["epochs"] < whole["epochs"] == 12
+    assert some["emissions_kg"] * 1e3 > 0.9 * grams
+    metrics = pd.read_csv(tmp_path / "b/run/metrics.csv")
+    assert len(metrics) == some["epochs"]
+    assert (metrics["emissions/co2eq_g"].iloc[:-1] < grams).all()
+    never = ["callbacks=carbon_budget", "budget.min_f1_per_gram=1e9", "budget.window=2"]
+    assert run(compose_config(tmp_path / "c", *ours, *never))["epochs"] == 3
 
 
 def test_donors_as_clients(tmp_path: Path) -> None:

@@ -49,13 +49,14 @@ GENE_FIELDS = ("genes", "symbols", "mean", "scale")
 @dataclass(frozen=True)
 class Start:
     """What an earlier run left: weights, the preparation and cell types that they belong to, and the clients
-    whose cells they have seen."""
+    whose cells they have seen, and what training them emitted, transfer included (None where that is not known)."""
 
     weights: Weights
     preparation: Preparation
     types: tuple[str, ...]
     clients: frozenset[str]
     sha256: str
+    emissions_kg: float | None
 
 
 def read_model(folder: str) -> Start:
@@ -78,4 +79,13 @@ def read_model(folder: str) -> Start:
     except (SafetensorError, ValueError, KeyError) as error:
         raise InputError(f"weights={folder}: damaged files ({type(error).__name__}); run it again") from error
     sha256 = hashlib.sha256(stored).hexdigest()
-    return Start(weights, preparation, tuple(about["cell_types"]), frozenset(about["clients"]), sha256)
+    clients = frozenset(about["clients"])
+    return Start(weights, preparation, tuple(about["cell_types"]), clients, sha256, _emitted(path / "result.json"))
+
+
+def _emitted(record: Path) -> float | None:
+    try:
+        fields = json.loads(record.read_text())
+        return fields["emissions_kg"] + fields["transfer_emissions_kg"]
+    except (OSError, ValueError, KeyError):
+        return None

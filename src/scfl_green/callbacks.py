@@ -1,6 +1,6 @@
 """Small Lightning callbacks."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import pytorch_lightning as pl
 import torch
@@ -54,10 +54,38 @@ class BestWeights(pl.Callback):
 
 
 class EachEpoch(pl.Callback):
-    """Hands the epoch's number (from 1, after the ``done`` ones of earlier fits) and its metrics to ``report``."""
+    """Hands the epoch number (from 1, after the ``done`` ones of earlier fits) and its metrics to ``report``; ends the
+    fit where that says that it is enough."""
 
-    def __init__(self, report: Callable[[int, dict[str, float]], None], done: int = 0) -> None:
+    def __init__(self, report: Callable[[int, dict[str, float]], bool], done: int = 0) -> None:
         self.report, self.done = report, done
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self.report(self.done + trainer.current_epoch + 1, {k: float(v) for k, v in trainer.callback_metrics.items()})
+        metrics = {k: float(v) for k, v in trainer.callback_metrics.items()}
+        if self.report(self.done + trainer.current_epoch + 1, metrics):
+            trainer.should_stop = True
+
+
+class Freeze(pl.Callback):
+    """Keeps the parameters whose names begin with one of ``prefixes`` as they are."""
+
+    def __init__(self, prefixes: Sequence[str]) -> None:
+        self.prefixes = tuple(prefixes)
+        self.frozen: list[torch.nn.Parameter] = []
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        names = [name for name, _ in pl_module.named_parameters()]
+        for prefix in self.prefixes:
+            if not any(name.startswith(prefix) for name in names):
+                raise InputError(
+                    f"regime.freeze: no parameter's name begins with {prefix}; there are {', '.join(names)}"
+                )
+        self.frozen = [p for name, p in pl_module.named_parameters() if name.startswith(self.prefixes)]
+        if len(self.frozen) == len(names):
+            raise InputError("regime.freeze: nothing is left to train")
+        for parameter in self.frozen:
+            parameter.requires_grad_(False)
+
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        for parameter in self.frozen:
+            parameter.requires_grad_(True)

@@ -117,11 +117,12 @@ def _clock() -> tuple[float, float]:
 class MeasureEmissions(pl.Callback):
     """The CodeCarbon callback: charges a fit to its phase of the meter, and validation within it to its own.
 
-    Works with any Trainer: ``Trainer(callbacks=[MeasureEmissions(EnergyMeter("DEU"))])``.
+    ``fit_as`` names the phase where a fit is not to count as the run's training. Works with any Trainer:
+    ``Trainer(callbacks=[MeasureEmissions(EnergyMeter("DEU"))])``.
     """
 
-    def __init__(self, meter: EnergyMeter, round_number: int = 0, client: str = "") -> None:
-        self.meter, self.place = meter, (round_number, client)
+    def __init__(self, meter: EnergyMeter, round_number: int = 0, client: str = "", fit_as: str = FIT) -> None:
+        self.meter, self.place, self.fit_as = meter, (round_number, client), fit_as
         self._phases: list[Any] = []
 
     def _enter(self, phase: str) -> None:
@@ -132,7 +133,7 @@ class MeasureEmissions(pl.Callback):
         self._phases.pop().__exit__(None, None, None)
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        self._enter(stage)
+        self._enter(self.fit_as if stage == FIT else stage)
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.state.fn == FIT:

@@ -17,6 +17,7 @@ from scfl_green.carbon import EnergyMeter, MeasureEmissions
 from scfl_green.data.datamodule import CellDataModule, Features
 from scfl_green.data.partition import Part, Split
 from scfl_green.errors import InputError
+from scfl_green.ledger import FIT, TEST, Budget
 from scfl_green.models.base import CellClassifier, classification_scores
 from scfl_green.prune import Prune, Weights, resize
 
@@ -50,7 +51,8 @@ class Job:
     """One model on one dataset. A regime decides how often, where and from which weights it is fitted.
 
     ``initial`` are the weights to start from: ``pretrained`` ones of an earlier run where given, else those that
-    the model was made with; ``seen`` are the clients that they were trained on. ``trainer`` makes a Trainer (a
+    the model was made with (``untrained``); ``seen`` are the clients that they were trained on, which emitted
+    ``pretraining_kg``. ``trainer`` makes a Trainer (a
     partial of ``pl.Trainer``), ``callbacks`` the callbacks of one fit. The same seed gives the same bits: each fit
     is seeded by (seed, client, round), so that the order in which clients train does not matter.
     """
@@ -65,9 +67,13 @@ class Job:
     report: Report
     callbacks: Callable[[], list[pl.Callback]] = list
     pretrained: Weights | None = None
+    untrained: Weights = field(init=False)
     initial: Weights = field(init=False)
     seen: frozenset[str] = frozenset()
+    pretraining_kg: float | None = None
     prune: Prune | None = None
+    budget: Budget | None = None
+    history: list[tuple[float, float]] = field(default_factory=list, init=False)
     train_flops: float = field(default=0.0, init=False)
     cells_seen: int = field(default=0, init=False)
     _flops: dict[int, float] = field(default_factory=dict, init=False)
@@ -76,7 +82,19 @@ class Job:
         if self.pretrained is not None and self.pretrained.keys() != self.model.state_dict().keys():
             raise InputError(f"weights: they are not those of a {type(self.model).__name__}; choose their model=")
         # Kept, since every fit leaves its own weights in the one resident model.
-        self.initial = self.pretrained or _weights_of(self.model)
+        self.untrained = self.weights()
+        self.initial = self.pretrained or self.untrained
+
+    def ended(self, unit: str, total: int, step: int, metrics: dict[str, float]) -> bool:
+        """Report a finished round or epoch; true where the budget is spent."""
+        self.report(unit, total, step, metrics)
+        f1 = metrics.get("validation/weighted_f1", 0.0)
+        self.history.append((self.meter.total(FIT).emissions_kg * 1e3, f1))
+        return self.budget is not None and self.budget.spent(self.history)
+
+    def weights(self) -> Weights:
+        """A copy of those that the model has now."""
+        return {name: value.detach().cpu().clone() for name, value in self.model.state_dict().items()}
 
     def fit(
         self,
@@ -87,23 +105,26 @@ class Job:
         round_number: int = 0,
         callbacks: Sequence[pl.Callback] = (),
         validate: bool = False,
+        fit_as: str = FIT,
     ) -> tuple[Weights, dict[str, float]]:
         """Train from ``weights`` on a part's training cells for ``epochs``, with a fresh optimiser; gives the
-        weights arrived at and the metrics of the last epoch."""
+        weights arrived at and the metrics of the last epoch. ``fit_as`` names its phase in the ledger where it is not
+        to count as the run's training."""
         self._load(weights)
         seed = [self.seed, zlib.crc32(part.name.encode()), round_number]
         torch.manual_seed(int(np.random.SeedSequence(seed).generate_state(1)[0]))
         trainer = self.trainer(
             max_epochs=epochs,
             limit_val_batches=1.0 if validate and len(part.validation) else 0,
-            callbacks=[MeasureEmissions(self.meter, round_number, part.name), *self.callbacks(), *callbacks],
+            callbacks=[MeasureEmissions(self.meter, round_number, part.name, fit_as), *self.callbacks(), *callbacks],
             **QUIET,
         )
         trainer.fit(self.model, datamodule=CellDataModule(self.features, part, self.batch_size, seed))
-        self.cells_seen += trainer.current_epoch * len(part.train)
-        self.train_flops += self._flops_per_cell() * trainer.current_epoch * len(part.train)
+        if fit_as == FIT:
+            self.cells_seen += trainer.current_epoch * len(part.train)
+            self.train_flops += self._flops_per_cell() * trainer.current_epoch * len(part.train)
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
-        return _weights_of(self.model), metrics
+        return self.weights(), metrics
 
     def validate(self, part: Part, weights: Weights, round_number: int = 0) -> dict[str, float]:
         """Loss and scores of ``weights`` on a part's validation cells."""
@@ -118,7 +139,7 @@ class Job:
         self._load(weights)
         n_types = self.model.n_types
         predicted, labels = {}, {}
-        with self.meter.phase("test"):
+        with self.meter.phase(TEST):
             for part in parts:
                 data = CellDataModule(self.features, part, 4096, [self.seed])
                 batches = self.trainer(**QUIET).predict(self.model, data.test_dataloader())
@@ -130,7 +151,7 @@ class Job:
 
     def warm_up(self) -> None:
         """One step that counts for nothing, so that the first fit does not pay for what a process does once."""
-        weights = _weights_of(self.model)
+        weights = self.weights()
         part = next(iter(self.split.clients.values()))
         few = replace(part, train=part.train[: self.batch_size])
         with self.meter.phase("warm-up"):
@@ -177,7 +198,3 @@ def without_onednn() -> Iterator[None]:
         warnings.filterwarnings("ignore", message="TF32 acceleration")
         with torch.backends.mkldnn.flags(enabled=False):
             yield
-
-
-def _weights_of(model: CellClassifier) -> Weights:
-    return {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}

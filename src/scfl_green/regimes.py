@@ -1,21 +1,24 @@
 """Regimes: ways to arrive at weights. Each calls ``Job.fit``; they differ in how often, where and from what."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from scfl_green.callbacks import EachEpoch
+from pytorch_lightning.callbacks import Callback, EarlyStopping
+
+from scfl_green.callbacks import BestWeights, EachEpoch, Freeze
 from scfl_green.data.partition import Part
 from scfl_green.errors import InputError
 from scfl_green.federated.simulate import simulate
 from scfl_green.job import Job, Weights
+from scfl_green.ledger import FIT
 
 
 @dataclass(frozen=True)
 class Outcome:
     """The weights a regime arrived at, the parts they are to be tested on, how it went there, and ``more`` for the
-    record that only this regime knows."""
+    record and ``rows``, one an epoch, that only this regime knows."""
 
     weights: Weights
     parts: Sequence[Part]
@@ -23,23 +26,52 @@ class Outcome:
     rounds: int = 0
     local_epochs: int = 0
     more: dict[str, Any] = field(default_factory=dict)
+    rows: list[dict[str, Any]] = field(default_factory=list)
 
 
 def central(job: Job, *, epochs: int) -> Outcome:
     """Train on the pooled training cells of all clients: what a federation is compared with."""
     parts = list(job.split.clients.values())
-    return _alone(job, Part.pooled(parts), parts, epochs)
+    weights = _alone(job, Part.pooled(parts), job.initial, epochs, partial(job.ended, "epoch", epochs))
+    return Outcome(weights, parts, len(job.history))
 
 
 def federated(job: Job, *, strategy: Any, rounds: int, local_epochs: int) -> Outcome:
     """Train where the cells are and average the weights, by a strategy of ``flwr.serverapp.strategy``."""
     parts = list(job.split.clients.values())
     weights = simulate(job, parts, strategy, rounds, local_epochs)
-    return Outcome(weights, parts, rounds * local_epochs, rounds, local_epochs)
+    done = len(job.history)
+    return Outcome(weights, parts, done * local_epochs, done, local_epochs)
 
 
-def finetune(job: Job, *, epochs: int, client: str | None = None) -> Outcome:
-    """Train on at a newcomer client, from the weights of an earlier run that did not see its cells."""
+def finetune(
+    job: Job,
+    *,
+    epochs: int,
+    client: str | None = None,
+    patience: int | None = None,
+    freeze: Sequence[str] = (),
+    target_f1: float | None = None,
+) -> Outcome:
+    """Train on at a newcomer client, from the weights of an earlier run that did not see its cells, and beside it from
+    scratch: the same cells, epochs and rule of stopping, as a reference whose emissions are not this run's.
+
+    With ``patience``, an arm stops after as many epochs without a better weighted F1 on validation cells, and ends with
+    its best weights. ``freeze`` keeps parameters by the beginnings of their names. Test cells are scored after every
+    epoch for the record alone; ``target_f1`` is what both arms' costs are compared at, by default the F1 that both
+    reach.
+    """
+    part = _newcomer(job, client)
+    frozen = [Freeze(freeze)] if freeze else []
+    tuned, curve = _arm(job, part, "from the federation", job.initial, epochs, patience, frozen, FIT)
+    _, scratch = _arm(job, part, "from scratch", job.untrained, epochs, patience, [], "scratch")
+    target = target_f1 or min(max(row["test_weighted_f1"] for row in rows) for rows in (curve, scratch))
+    return Outcome(
+        tuned, [part], len(curve), more=_compared(curve, scratch, target, job.pretraining_kg), rows=curve + scratch
+    )
+
+
+def _newcomer(job: Job, client: str | None) -> Part:
     newcomers = job.split.newcomers
     if job.pretrained is None:
         raise InputError("regime=finetune starts from an earlier run: name its folder with weights=logs/runs/NAME")
@@ -51,18 +83,93 @@ def finetune(job: Job, *, epochs: int, client: str | None = None) -> Outcome:
     if part.name in job.seen:
         raise InputError(f"the weights have been trained on cells of {part.name!r}: it is no newcomer to them")
     if not job.split.to_test([part]):
-        raise InputError(
-            f"newcomer {part.name!r} has no test cells and no client is kept for the test: use split.test=cells"
-        )
-    return _alone(job, part, [part], epochs)
+        raise InputError(f"newcomer {part.name!r} has no test cells: use split.test=cells")
+    return part
 
 
-def _alone(job: Job, part: Part, parts: Sequence[Part], epochs: int) -> Outcome:
-    weights, done = job.initial, 0
+def _arm(
+    job: Job,
+    part: Part,
+    arm: str,
+    start: Weights,
+    epochs: int,
+    patience: int | None,
+    callbacks: Sequence[Callback],
+    fit_as: str,
+) -> tuple[Weights, list[dict[str, Any]]]:
+    """Weights arrived at, and a row an epoch: scores on validation and test cells, and what had been used by then."""
+    rows: list[dict[str, Any]] = []
+    kept: list[Weights] = []
+
+    def after(epoch: int, metrics: dict[str, float]) -> bool:
+        enough = job.ended("epoch", epochs, epoch, metrics) if fit_as == FIT else False
+        if fit_as != FIT:
+            job.meter.read()
+        used = job.meter.total(fit_as)
+        of_validation = metrics.get("validation/weighted_f1")
+        spent = {"energy_kwh": used.energy_kwh, "emissions_kg": used.emissions_kg}
+        rows.append({"arm": arm, "client": part.name, "epoch": epoch, "validation_weighted_f1": of_validation, **spent})
+        kept.append(job.weights())
+        return enough
+
+    weights = _alone(job, part, start, epochs, after, patience, callbacks, fit_as)
+    tested = job.split.to_test([part])
+    for row, of_epoch in zip(rows, kept, strict=True):
+        row.update({f"test_{name}": value for name, value in job.test(tested, of_epoch)[""].items()})
+    return weights, rows
+
+
+def _compared(
+    curve: list[dict[str, Any]], scratch: list[dict[str, Any]], target: float, pretraining_kg: float | None
+) -> dict[str, Any]:
+    """What each arm needed to reach the target (None where it did not), and after how many newcomers what pre-training
+    emitted is paid back."""
+    tuned, alone = (next((r for r in rows if r["test_weighted_f1"] >= target), {}) for rows in (curve, scratch))
+    saved_kg = alone["emissions_kg"] - tuned["emissions_kg"] if tuned and alone else 0.0
+    needed = {
+        f"{arm}_{of}_to_target": row.get(of)
+        for arm, row in (("tuned", tuned), ("scratch", alone))
+        for of in ("epoch", "energy_kwh", "emissions_kg")
+    }
+    return {
+        "target_f1": target,
+        **needed,
+        "scratch_accuracy": scratch[-1]["test_accuracy"],
+        "scratch_weighted_f1": scratch[-1]["test_weighted_f1"],
+        "scratch_emissions_kg": scratch[-1]["emissions_kg"],
+        "pretraining_emissions_kg": pretraining_kg,
+        "newcomers_to_pay_back": pretraining_kg / saved_kg if pretraining_kg and saved_kg > 0 else None,
+    }
+
+
+def _alone(
+    job: Job,
+    part: Part,
+    weights: Weights,
+    epochs: int,
+    after: Callable[[int, dict[str, float]], bool],
+    patience: int | None = None,
+    callbacks: Sequence[Callback] = (),
+    fit_as: str = FIT,
+) -> Weights:
+    """Fits one part, in two stages with pruning in between where there is any to do."""
+    if patience is not None:
+        if not len(part.validation):
+            raise InputError("regime.patience stops by validation cells: set split.validation above 0")
+        stop = EarlyStopping("validation/weighted_f1", mode="max", patience=patience)
+        callbacks = [*callbacks, stop, BestWeights()]
+    done = 0
     for stage, until in enumerate([*([job.prune.after_epoch] if job.prune else []), epochs]):
         if stage > 0:
             weights = job.pruned(weights)
-        report = EachEpoch(partial(job.report, "epoch", epochs), done)
-        weights, _ = job.fit(part, weights, epochs=until - done, round_number=stage, callbacks=[report], validate=True)
+        weights, _ = job.fit(
+            part,
+            weights,
+            epochs=until - done,
+            round_number=stage,
+            callbacks=[EachEpoch(after, done), *callbacks],
+            validate=True,
+            fit_as=fit_as,
+        )
         done = until
-    return Outcome(weights, parts, epochs)
+    return weights

@@ -2,14 +2,15 @@
 
 import hashlib
 import json
+import logging
 import shutil
 import warnings
 from collections.abc import Sequence
-from dataclasses import fields
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytorch_lightning as pl
 import torch
 from hydra.core.hydra_config import HydraConfig
@@ -18,17 +19,15 @@ from omegaconf import DictConfig, OmegaConf
 
 from scfl_green import settings
 from scfl_green.artifacts import Start, read_model, write_model
+from scfl_green.assemble import load_dataset, make_job
 from scfl_green.carbon import EnergyMeter
-from scfl_green.data.cells import Cells, Reading
-from scfl_green.data.dataset import Dataset, kept_in, load, prepare
-from scfl_green.data.sources import cache_folder, contents
+from scfl_green.data.dataset import Dataset
+from scfl_green.data.sources import contents
 from scfl_green.errors import InputError
 from scfl_green.figures import draw_cells
 from scfl_green.files import write_atomically
-from scfl_green.job import Job, effective_precision
 from scfl_green.ledger import PREPARE
 from scfl_green.record import make_record
-from scfl_green.settings import Data
 from scfl_green.summary import print_cells, print_summary
 from scfl_green.tracking import Tracker
 
@@ -54,6 +53,8 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     if (done := _finished(folder, what["fingerprint"])) is not None:
         print(f"{folder}: finished before, with this configuration; nothing to do")
         return done
+    # Set by Lightning when it is imported; it would tell of every fit.
+    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     for message in NOISE:
         warnings.filterwarnings("ignore", message=message)
     pl.seed_everything(cfg.seed, verbose=False)
@@ -98,66 +99,6 @@ def _finished(folder: Path, fingerprint: str) -> dict[str, Any] | None:
     return None
 
 
-def load_dataset(cfg: DictConfig, paths: Sequence[Path], start: Start | None, meter: EnergyMeter | None) -> Dataset:
-    """The prepared dataset, from ``paths.cache`` where it is there already."""
-    config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
-    data = {key: value for key, value in config["data"].items() if key in Data.model_fields and key != "batch_size"}
-    settled = {"data": data, "files": contents(paths), "genes": config["genes"], "split": config["split"]}
-    kept = kept_in(cache_folder(cfg.paths.cache), settled | {"weights": start and start.sha256})
-    if kept.is_dir():
-        return load(kept)
-    reading = {field.name: cfg.data[field.name] for field in fields(Reading)}
-    preprocess = cfg.data.preprocess != "none"
-    if start is not None and start.preparation.preprocess != preprocess:
-        raise InputError(f"data.preprocess={cfg.data.preprocess}: the weights were trained with another one")
-    try:
-        cells = Cells.read(paths, Reading(**reading | {"preprocess": preprocess}))
-        if start is not None:
-            cells = cells.labelled_by(start.types)
-        split = instantiate(cfg.split, _partial_=True, _convert_="all")(cells)
-    except InputError as error:
-        named = any(path.name in str(error) for path in paths)
-        raise error if named else InputError(f"{', '.join(path.name for path in paths)}: {error}") from None
-    return prepare(
-        cells,
-        split,
-        instantiate(cfg.genes),
-        kept,
-        standardise=cfg.data.standardise,
-        preprocess=preprocess,
-        sum_up=partial(instantiate(cfg.gene_sums), meter=meter),
-        preparation=start.preparation if start else None,
-    )
-
-
-def _job(cfg: DictConfig, dataset: Dataset, start: Start | None, tracker: Tracker) -> Job:
-    n_genes, n_types = dataset.features.n_genes, len(dataset.types)
-    trainer = instantiate(cfg.trainer)
-    try:
-        device = trainer(logger=False, precision="32-true").strategy.root_device.type
-    except Exception as error:  # Lightning has no one exception for arguments that it refuses
-        raise InputError(f"trainer: {error}") from error
-    model = instantiate(cfg.model, n_genes=n_genes, n_types=n_types, _convert_="all")
-    try:
-        model.configure_optimizers()
-    except (TypeError, ValueError) as error:
-        raise InputError(f"model.optimizer, model.scheduler: {error}") from error
-    return Job(
-        model=model,
-        features=dataset.features,
-        split=dataset.split,
-        trainer=partial(trainer, precision=effective_precision(cfg.trainer.precision, device)),
-        meter=tracker.meter,
-        batch_size=cfg.data.batch_size,
-        seed=cfg.seed,
-        report=tracker.report,
-        callbacks=lambda: [instantiate(callback) for callback in cfg.callbacks.values()],
-        prune=instantiate(cfg.prune),
-        seen=start.clients if start else frozenset(),
-        pretrained=start.weights if start else None,
-    )
-
-
 def _train(
     cfg: DictConfig,
     config: dict[str, Any],
@@ -168,7 +109,7 @@ def _train(
     folder: Path,
 ) -> dict[str, Any]:
     with Tracker(folder, meter, config, partial(instantiate, cfg.logger)) as tracker:
-        job = _job(cfg, dataset, start, tracker)
+        job = make_job(cfg, dataset, start, meter, tracker.report)
         job.warm_up()
         outcome = instantiate(cfg.regime, _convert_="all")(job)
         if not all(value.isfinite().all() for value in outcome.weights.values()):
@@ -193,6 +134,8 @@ def _train(
     clients = job.seen.union(part.name for part in outcome.parts)
     write_model(folder, outcome.weights, dataset.preparation, dataset.types, config["model"], clients)
     meter.write(folder / "energy.csv")
+    if outcome.rows:
+        write_atomically(folder / "finetune.csv", pd.DataFrame(outcome.rows).to_csv(index=False).encode())
     # Last: a run that has a record is finished.
     write_atomically(folder / "result.json", json.dumps(record, indent=1).encode())
     print(f"{folder}: result.json, weights.safetensors, model.json, metrics.csv, energy.csv")

@@ -102,6 +102,18 @@ class PruneSettings(_Group):
     after_epoch: PositiveInt
 
 
+class BudgetSettings(_Group):
+    grams: Annotated[float, Field(gt=0)] | None
+    min_f1_per_gram: float | None
+    window: PositiveInt
+
+
+class Regime(_Group):
+    patience: PositiveInt | None = None
+    freeze: list[str] = []
+    target_f1: Annotated[float, Field(gt=0, le=1)] | None = None
+
+
 class Settings(_Group):
     seed: int = Field(ge=0, lt=2**32)
     threads: PositiveInt
@@ -115,6 +127,8 @@ class Settings(_Group):
     federation: Federation
     carbon: Carbon
     prune: PruneSettings | None
+    budget: BudgetSettings | None
+    regime: Regime
 
     @model_validator(mode="after")
     def _prune_within_training(self) -> "Settings":

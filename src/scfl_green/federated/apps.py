@@ -12,7 +12,8 @@ from scfl_green.data.partition import Part
 from scfl_green.federated.strategy import Repeatable
 from scfl_green.job import Job, Weights
 
-OnRound = Callable[[int, dict[str, float]], None]
+# Told of every round; true ends the federation.
+OnRound = Callable[[int, dict[str, float]], bool]
 
 
 def client_app(job: Job, parts: Sequence[Part]) -> ClientApp:
@@ -48,27 +49,39 @@ def server_app(
     job: Job, strategy: Strategy, *, rounds: int, local_epochs: int, evaluate: bool, on_round: OnRound
 ) -> ServerApp:
     """A ServerApp that runs the strategy from the job's initial weights and tells of every round; the last arrays
-    are left in the context's state."""
+    (the best on validation cells, where the job has a budget) are left in the context's state."""
     app = ServerApp()
 
     @app.main()
     def main(grid: Grid, context: Context) -> None:
         repeatable = Repeatable(strategy, evaluate, _pruning(job))
+        best = (-1.0, ArrayRecord(job.initial))
 
         def after_round(server_round: int, arrays: ArrayRecord) -> None:
+            nonlocal best
             if server_round > 0:
-                on_round(server_round, repeatable.metrics[server_round])
+                metrics = repeatable.metrics[server_round]
+                best = max(best, (metrics.get("validation/weighted_f1", 0.0), arrays), key=lambda scored: scored[0])
+                if on_round(server_round, metrics):
+                    raise _EnoughError
 
-        result = repeatable.start(
-            grid,
-            ArrayRecord(job.initial),
-            num_rounds=rounds,
-            train_config=ConfigRecord({"local-epochs": local_epochs}),
-            evaluate_fn=after_round,
-        )
-        context.state["arrays"] = result.arrays
+        try:
+            last = repeatable.start(
+                grid,
+                ArrayRecord(job.initial),
+                num_rounds=rounds,
+                train_config=ConfigRecord({"local-epochs": local_epochs}),
+                evaluate_fn=after_round,
+            ).arrays
+        except _EnoughError:
+            last = best[1]
+        context.state["arrays"] = best[1] if job.budget else last
 
     return app
+
+
+class _EnoughError(Exception):
+    """Flower's strategies know no other way to end before the last round."""
 
 
 def _pruning(job: Job) -> Callable[[int, ArrayRecord], ArrayRecord]:

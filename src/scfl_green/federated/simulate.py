@@ -31,7 +31,7 @@ def simulate(job: Job, parts: Sequence[Part], strategy: Strategy, rounds: int, l
         rounds=rounds,
         local_epochs=local_epochs,
         evaluate=all(len(part.validation) for part in parts),
-        on_round=partial(job.report, "round", rounds),
+        on_round=partial(job.ended, "round", rounds),
     )
     context = Context(run_id=0, node_id=0, node_config={}, state=RecordDict(), run_config={})
     server(grid, context)

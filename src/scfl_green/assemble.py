@@ -1,0 +1,82 @@
+"""Objects from a configuration: the dataset and the job that a run needs."""
+
+from collections.abc import Sequence
+from dataclasses import fields
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from scfl_green.artifacts import Start
+from scfl_green.carbon import EnergyMeter
+from scfl_green.data.cells import Cells, Reading
+from scfl_green.data.dataset import Dataset, kept_in, load, prepare
+from scfl_green.data.sources import cache_folder, contents
+from scfl_green.errors import InputError
+from scfl_green.job import Job, Report, effective_precision
+from scfl_green.settings import Data
+
+
+def load_dataset(cfg: DictConfig, paths: Sequence[Path], start: Start | None, meter: EnergyMeter | None) -> Dataset:
+    """The prepared dataset, from ``paths.cache`` where it is there already."""
+    config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
+    data = {key: value for key, value in config["data"].items() if key in Data.model_fields and key != "batch_size"}
+    settled = {"data": data, "files": contents(paths), "genes": config["genes"], "split": config["split"]}
+    kept = kept_in(cache_folder(cfg.paths.cache), settled | {"weights": start and start.sha256})
+    if kept.is_dir():
+        return load(kept)
+    reading = {field.name: cfg.data[field.name] for field in fields(Reading)}
+    preprocess = cfg.data.preprocess != "none"
+    if start is not None and start.preparation.preprocess != preprocess:
+        raise InputError(f"data.preprocess={cfg.data.preprocess}: the weights were trained with another one")
+    try:
+        cells = Cells.read(paths, Reading(**reading | {"preprocess": preprocess}))
+        if start is not None:
+            cells = cells.labelled_by(start.types)
+        split = instantiate(cfg.split, _partial_=True, _convert_="all")(cells)
+    except InputError as error:
+        named = any(path.name in str(error) for path in paths)
+        raise error if named else InputError(f"{', '.join(path.name for path in paths)}: {error}") from None
+    return prepare(
+        cells,
+        split,
+        instantiate(cfg.genes),
+        kept,
+        standardise=cfg.data.standardise,
+        preprocess=preprocess,
+        sum_up=partial(instantiate(cfg.gene_sums), meter=meter),
+        preparation=start.preparation if start else None,
+    )
+
+
+def make_job(cfg: DictConfig, dataset: Dataset, start: Start | None, meter: EnergyMeter, report: Report) -> Job:
+    """The job on a dataset, from the weights of ``start`` where there are any."""
+    n_genes, n_types = dataset.features.n_genes, len(dataset.types)
+    trainer = instantiate(cfg.trainer)
+    try:
+        device = trainer(logger=False, precision="32-true").strategy.root_device.type
+    except Exception as error:  # Lightning has no one exception for arguments that it refuses
+        raise InputError(f"trainer: {error}") from error
+    model = instantiate(cfg.model, n_genes=n_genes, n_types=n_types, _convert_="all")
+    try:
+        model.configure_optimizers()
+    except (TypeError, ValueError) as error:
+        raise InputError(f"model.optimizer, model.scheduler: {error}") from error
+    return Job(
+        model=model,
+        features=dataset.features,
+        split=dataset.split,
+        trainer=partial(trainer, precision=effective_precision(cfg.trainer.precision, device)),
+        meter=meter,
+        batch_size=cfg.data.batch_size,
+        seed=cfg.seed,
+        report=report,
+        callbacks=lambda: [instantiate(callback) for callback in cfg.callbacks.values()],
+        prune=instantiate(cfg.prune),
+        budget=instantiate(cfg.budget),
+        pretraining_kg=start.emissions_kg if start else None,
+        seen=start.clients if start else frozenset(),
+        pretrained=start.weights if start else None,
+    )
