@@ -31,7 +31,7 @@ def run_name(regime: str = "", *, _root_: DictConfig) -> str:
     """
     hydra_config: Any = _root_.hydra if "hydra" in _root_ else HydraConfig.get()
     choices, overrides = hydra_config.runtime.choices, hydra_config.job.override_dirname.split(";")
-    skipped = OF_FINE_TUNING if regime else ("experiment-",) if hydra_config.mode == RunMode.MULTIRUN else ()
+    skipped = (OF_FINE_TUNING if regime else ()) + (("experiment-",) if hydra_config.mode == RunMode.MULTIRUN else ())
     parts = [_root_.data.name, choices.model, choices.opt, regime or choices.regime]
     if newcomers := _root_.split.newcomers:
         parts.append("newcomers-" + (str(newcomers) if isinstance(newcomers, int) else "+".join(map(str, newcomers))))
@@ -41,7 +41,16 @@ def run_name(regime: str = "", *, _root_: DictConfig) -> str:
     return name if name == whole else f"{name}-{hashlib.sha256(whole.encode()).hexdigest()[:8]}"
 
 
+def federated_run(*, _root_: DictConfig) -> str:
+    """The folder of the federated run that a run would be fine-tuned from: of the same sweep, if it is one."""
+    hydra_config: Any = _root_.hydra if "hydra" in _root_ else HydraConfig.get()
+    sweeps = hydra_config.mode == RunMode.MULTIRUN
+    return f"{hydra_config.sweep.dir if sweeps else _root_.paths.logs + '/runs'}/{run_name('federated', _root_=_root_)}"
+
+
 OmegaConf.register_new_resolver("run_name", run_name)
+OmegaConf.register_new_resolver("federated_run", federated_run)
+OmegaConf.register_new_resolver("seeds", lambda n: ",".join(map(str, range(1, n + 1))))
 OmegaConf.register_new_resolver("product", lambda a, b: a * b)
 
 

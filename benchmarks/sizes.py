@@ -9,9 +9,8 @@ from flwr.app import ArrayRecord, RecordDict
 from flwr.common.serde import recorddict_to_proto
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
-from torch.utils.flop_counter import FlopCounterMode
 
-from scfl_green.job import without_onednn
+from scfl_green.flops import flops_per_cell
 from scfl_green.models.base import CellClassifier
 from scfl_green.prune import Prune, resize
 
@@ -38,10 +37,8 @@ def cost(model: CellClassifier) -> tuple[int, int, float]:
     """Parameters, bytes of the weights in a message, FLOPs of training on one cell."""
     content = RecordDict({"arrays": ArrayRecord(model.state_dict())})
     x, y = torch.randn(BATCH, N_GENES), torch.arange(BATCH) % N_TYPES
-    with without_onednn(), FlopCounterMode(display=False) as counter:
-        torch.stack([*model.loss(x, y)[1].values()]).sum().backward()
     parameters = sum(p.numel() for p in model.parameters())
-    return parameters, recorddict_to_proto(content).ByteSize(), counter.get_total_flops() / BATCH
+    return parameters, recorddict_to_proto(content).ByteSize(), flops_per_cell(model, x, y)
 
 
 def main() -> None:

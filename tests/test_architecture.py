@@ -11,6 +11,7 @@ FLOORS = [
     ["errors", "files"],
     ["score", "settings", "data", "prune", "ledger"],
     ["models", "callbacks", "carbon"],
+    ["flops"],
     ["job", "tracking"],
     ["artifacts", "federated"],
     ["regimes"],

@@ -1,9 +1,7 @@
 """Job: the only thing that fits and scores weights, whatever the regime."""
 
-import warnings
 import zlib
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import cast
 
@@ -11,12 +9,13 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
+from torchmetrics.functional.classification import multiclass_confusion_matrix
 
 from scfl_green.carbon import EnergyMeter, MeasureEmissions
 from scfl_green.data.datamodule import CellDataModule, Features
 from scfl_green.data.partition import Part, Split
 from scfl_green.errors import InputError
+from scfl_green.flops import flops_per_cell
 from scfl_green.ledger import FIT, TEST, Budget
 from scfl_green.models.base import CellClassifier, classification_scores
 from scfl_green.prune import Prune, Weights, resize
@@ -76,6 +75,7 @@ class Job:
     history: list[tuple[float, float]] = field(default_factory=list, init=False)
     train_flops: float = field(default=0.0, init=False)
     cells_seen: int = field(default=0, init=False)
+    confusion: Tensor = field(init=False)
     _flops: dict[int, float] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
@@ -135,7 +135,8 @@ class Job:
         return dict(metrics)
 
     def test(self, parts: Sequence[Part], weights: Weights) -> dict[str, dict[str, float]]:
-        """Scores on the test cells of all parts together (under ``""``) and of each by name."""
+        """Scores on the test cells of all parts together (under ``""``) and of each by name; ``confusion`` then counts
+        them by true (rows) and predicted cell type."""
         self._load(weights)
         n_types = self.model.n_types
         predicted, labels = {}, {}
@@ -145,7 +146,9 @@ class Job:
                 batches = self.trainer(**QUIET).predict(self.model, data.test_dataloader())
                 predicted[part.name] = torch.cat(cast("list[Tensor]", batches)).cpu()
                 labels[part.name] = torch.from_numpy(self.features.labels[part.test])
-        together = classification_scores(torch.cat([*predicted.values()]), torch.cat([*labels.values()]), n_types)
+        every = torch.cat([*predicted.values()]), torch.cat([*labels.values()])
+        self.confusion = multiclass_confusion_matrix(*every, n_types)
+        together = classification_scores(*every, n_types)
         by_part = {name: classification_scores(predicted[name], labels[name], n_types) for name in predicted}
         return {"": together} | by_part
 
@@ -177,24 +180,6 @@ class Job:
     def _flops_per_cell(self) -> float:
         size = sum(p.numel() for p in self.model.parameters())
         if size not in self._flops:
-            self._flops[size] = self.count_flops()
+            rows = np.concatenate([part.train for part in self.split.clients.values()])[: self.batch_size]
+            self._flops[size] = flops_per_cell(self.model, *self.features[rows])
         return self._flops[size]
-
-    def count_flops(self) -> float:
-        """Floating-point operations of training on one cell, forward and backward, counted on one batch."""
-        rows = np.concatenate([part.train for part in self.split.clients.values()])[: self.batch_size]
-        x, y = (t.to(self.model.device) for t in self.features[rows])
-        with without_onednn(), FlopCounterMode(display=False) as counter:
-            _, terms = self.model.loss(x, y)
-            torch.stack([*terms.values()]).sum().backward()
-        self.model.zero_grad()
-        return counter.get_total_flops() / len(rows)
-
-
-@contextmanager
-def without_onednn() -> Iterator[None]:
-    """oneDNN's LSTM is one fused operation, which the FLOP counter does not know."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="TF32 acceleration")
-        with torch.backends.mkldnn.flags(enabled=False):
-            yield

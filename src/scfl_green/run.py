@@ -14,6 +14,7 @@ import pandas as pd
 import pytorch_lightning as pl
 import torch
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
@@ -32,7 +33,7 @@ from scfl_green.summary import print_cells, print_summary
 from scfl_green.tracking import Tracker
 
 # Settings that cannot change a result; paths are nobody's business but this machine's.
-INCIDENTAL = ("paths", "logger", "name", "optimized_metric")
+INCIDENTAL = ("paths", "logger", "name", "seeds", "optimized_metric")
 # Lightning's advice on loaders (ours slice whole batches: workers would only copy them), and its use of old torch.
 NOISE = (".*does not have many workers", ".*isinstance.treespec, LeafSpec")
 
@@ -63,7 +64,8 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     try:
         with meter.phase(PREPARE):
             dataset = load_dataset(cfg, paths, start, meter)
-            print_cells(dataset)
+            if HydraConfig.get().mode != RunMode.MULTIRUN or HydraConfig.get().job.num == 0:
+                print_cells(dataset)
         return _train(cfg, config, what, dataset, start, meter, folder)
     finally:
         meter.close()
@@ -124,11 +126,13 @@ def _train(
             network_kwh_per_gb=cfg.carbon.network_kwh_per_gb,
             min_seconds=cfg.carbon.min_seconds,
         )
+        confusion = pd.DataFrame(job.confusion.numpy(), index=dataset.types, columns=dataset.types)
+        confusion.to_csv(folder / "confusion.csv", index_label="true")
         picture = folder / "cells.png"
         if not (kept := dataset.folder / picture.name).exists():
             draw_cells(cfg.data.name, dataset.table(), kept)
         shutil.copy(kept, picture)
-        tracker.finish(record, dataset.table(), picture)
+        tracker.finish(record, {"cells": dataset.table(), "confusion": confusion}, picture)
     dataset.table().to_csv(folder / "cells.csv")
     print_summary(record, scores, meter)
     clients = job.seen.union(part.name for part in outcome.parts)

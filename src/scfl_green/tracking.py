@@ -118,10 +118,12 @@ class Tracker:
         if self.bar.disable:
             print(f"{unit} {step}/{total}  {status}", flush=True)
 
-    def finish(self, record: dict[str, Any], cells: pd.DataFrame, picture: Path) -> None:
-        """The run's record becomes the summary of its W&B run, beside the cells by client and type."""
+    def finish(self, record: dict[str, Any], tables: dict[str, pd.DataFrame], picture: Path) -> None:
+        """The run's record becomes the summary of its W&B run, and a table beside those given."""
+        of_record = pd.DataFrame({"field": record.keys(), "value": map(str, record.values())})
         for logger in self.loggers:
             if isinstance(logger, WandbLogger):
-                logger.log_table("cells", dataframe=cells.reset_index())
+                for name, table in {"record": of_record, **tables}.items():
+                    logger.log_table(name, dataframe=table.reset_index().rename(columns=str))
                 logger.log_image("cells by client and type", [str(picture)])
                 logger.experiment.summary.update(record)

@@ -1,0 +1,29 @@
+"""Floating-point operations: what training costs on any machine."""
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from scfl_green.models.base import CellClassifier
+
+
+def flops_per_cell(model: CellClassifier, x: Tensor, y: Tensor) -> float:
+    """Operations of training on one cell, forward and backward, counted on one batch."""
+    with _without_onednn(), FlopCounterMode(display=False) as counter:
+        _, terms = model.loss(x.to(model.device), y.to(model.device))
+        torch.stack([*terms.values()]).sum().backward()
+    model.zero_grad()
+    return counter.get_total_flops() / len(x)
+
+
+@contextmanager
+def _without_onednn() -> Iterator[None]:
+    """oneDNN's LSTM is one fused operation, which the FLOP counter does not know."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="TF32 acceleration")
+        with torch.backends.mkldnn.flags(enabled=False):
+            yield
