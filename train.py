@@ -31,7 +31,8 @@ def run_name(regime: str = "", *, _root_: DictConfig) -> str:
     """
     hydra_config: Any = _root_.hydra if "hydra" in _root_ else HydraConfig.get()
     choices, overrides = hydra_config.runtime.choices, hydra_config.job.override_dirname.split(";")
-    skipped = (OF_FINE_TUNING if regime else ()) + (("experiment-",) if hydra_config.mode == RunMode.MULTIRUN else ())
+    # Jobs of one sweep share what was overridden; a single run is fine-tuned from one that was not told how to.
+    skipped = ("experiment-",) if hydra_config.mode == RunMode.MULTIRUN else OF_FINE_TUNING if regime else ()
     parts = [_root_.data.name, choices.model, choices.opt, regime or choices.regime]
     if newcomers := _root_.split.newcomers:
         parts.append("newcomers-" + (str(newcomers) if isinstance(newcomers, int) else "+".join(map(str, newcomers))))
