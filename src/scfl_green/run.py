@@ -25,7 +25,6 @@ from scfl_green.carbon import EnergyMeter
 from scfl_green.data.dataset import Dataset
 from scfl_green.data.sources import contents
 from scfl_green.errors import InputError
-from scfl_green.figures import draw_cells
 from scfl_green.files import write_atomically
 from scfl_green.ledger import PREPARE
 from scfl_green.record import make_record
@@ -33,7 +32,7 @@ from scfl_green.summary import print_cells, print_summary
 from scfl_green.tracking import Tracker
 
 # Settings that cannot change a result; paths are nobody's business but this machine's.
-INCIDENTAL = ("paths", "logger", "name", "seeds", "optimized_metric")
+INCIDENTAL = ("paths", "logger", "name", "seeds", "report", "optimized_metric")
 # Lightning's advice on loaders (ours slice whole batches: workers would only copy them), and its use of old torch.
 NOISE = (".*does not have many workers", ".*isinstance.treespec, LeafSpec")
 
@@ -130,6 +129,8 @@ def _train(
         confusion.to_csv(folder / "confusion.csv", index_label="true")
         picture = folder / "cells.png"
         if not (kept := dataset.folder / picture.name).exists():
+            from scfl_green.figures import draw_cells  # matplotlib takes its time, and most jobs find the picture drawn
+
             draw_cells(cfg.data.name, dataset.table(), kept)
         shutil.copy(kept, picture)
         tracker.finish(record, {"cells": dataset.table(), "confusion": confusion}, picture)

@@ -1,0 +1,103 @@
+"""What a sweep says: its runs summed up, methods compared with intervals, beside what the study published."""
+
+from importlib import resources
+from pathlib import Path
+
+import pandas as pd
+
+from scfl_green.score import CONFIDENCE, ratio, winners
+
+METHOD = ["data", "regime", "model", "opt"]
+MEASURES = ["accuracy", "weighted_f1", "emissions_g", "eaps", "eaps_cpu", "energy_wh", "seconds_fit"]
+# What the study calls the datasets that ours are.
+PUBLISHED_AS = {"dataset_a": "A", "dataset_b": "B", "dataset_b_ranked": "B", "dataset_c": "C", "dataset_d": "D"}
+
+
+def read_results(folder: Path, intensity: float | None = None) -> pd.DataFrame:
+    """The runs of a sweep, a row each, with energy and emissions of training and transfer together (Wh, g CO2e).
+
+    ``intensity`` (kg CO2e per kWh) tells what they would have emitted elsewhere.
+    """
+    results = pd.read_csv(folder / "results.csv").sort_values([*METHOD, "seed"], ignore_index=True)
+    results["energy_wh"] = (results["energy_kwh"] + results["transfer_kwh"]) * 1e3
+    results["transfer_wh"] = results["transfer_kwh"] * 1e3
+    of_country = results["carbon_intensity_kg_per_kwh"] if intensity is None else intensity
+    results["emissions_g"] = results["energy_wh"] * of_country
+    results["eaps"] = results["weighted_f1"] / (results["emissions_g"] / 1e3)
+    results["eaps_cpu"] = results["weighted_f1"] / (results["energy_cpu_kwh"] * of_country)
+    return results
+
+
+def summarise(results: pd.DataFrame) -> pd.DataFrame:
+    """``summary.csv``: mean and standard deviation of every measure for every method, and the number of runs."""
+    groups = results.groupby(METHOD)
+    summary = groups[MEASURES].agg(["mean", "std"])
+    summary.columns = ["_".join(column) for column in summary.columns.to_list()]
+    summary.insert(0, "runs", groups.size())
+    summary["too_short"] = groups["too_short"].sum()
+    return summary.reset_index()
+
+
+def compare(results: pd.DataFrame, over: str, reference: str | None = None) -> pd.DataFrame:
+    """EAPS of the methods that differ in ``over`` (``opt`` or ``model``), a row each.
+
+    Ratios are to ``reference`` (or to the method with the highest mean), paired by seed, with their intervals;
+    ``best`` marks the winner, or all that tie with it.
+    """
+    others = [column for column in METHOD if column != over]
+    rows = []
+    for place, runs in results.groupby(others):
+        scores = runs.pivot_table(index="seed", columns=over, values="eaps").dropna()
+        if scores.empty:
+            continue
+        best = winners({str(name): scores[name].to_list() for name in scores})
+        base = reference if reference in scores else scores.mean().idxmax()
+        for name in scores:
+            against = ratio(scores[name].to_list(), scores[base].to_list())
+            known = len(scores) > 2 and name != base
+            rows.append(
+                dict(zip(others, place, strict=True))
+                | {
+                    over: name,
+                    "EAPS": scores[name].mean(),
+                    f"ratio to {base if reference else 'the highest'}": against.estimate,
+                    f"{CONFIDENCE:.0%} interval": f"{against.low:.2f}–{against.high:.2f}" if known else "",
+                    "best": "" if name not in best else "wins" if len(best) == 1 else "ties",
+                    "runs": len(scores),
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def published() -> pd.DataFrame:
+    """The study's own results, one run each: dataset (A-D), model, regime, opt, accuracy, weighted F1, kg CO2e."""
+    place = resources.files("scfl_green.data") / "packaged" / "published_results.csv"
+    with resources.as_file(place) as path:
+        return pd.read_csv(path).rename(columns={"framework": "model"})
+
+
+def beside_published(results: pd.DataFrame) -> pd.DataFrame:
+    """Accuracy and F1 of ours beside the published ones, where the dataset is the same; empty where none is."""
+    ours = results.groupby(METHOD, as_index=False)[["accuracy", "weighted_f1", "emissions_g"]].mean()
+    ours["dataset"] = ours["data"].map(PUBLISHED_AS)
+    theirs = published().assign(emissions_g=lambda rows: rows.pop("emissions_kg") * 1e3)
+    return ours.merge(theirs, on=["dataset", "regime", "model", "opt"], suffixes=("", "_published"))
+
+
+def winners_beside_published(results: pd.DataFrame) -> pd.DataFrame:
+    """For every framework the opt, and for every opt the framework, with the highest EAPS: ours, with all ties, and the
+    published one."""
+    rows = []
+    theirs = published().assign(eaps=lambda runs: runs["weighted_f1"] / runs["emissions_kg"])
+    for over, within in (("opt", "model"), ("model", "opt")):
+        table = compare(results, over)
+        for place, cell in table[table["best"] != ""].groupby(["data", "regime", within]):
+            data, regime, name = map(str, place)
+            same = theirs[(theirs["dataset"] == PUBLISHED_AS.get(data)) & (theirs["regime"] == regime)]
+            same = same[same[within] == name]
+            won = None if same.empty else same.sort_values("eaps")[over].iloc[-1]
+            inside = "–" if won is None else "yes" if won in set(cell[over]) else "no"
+            ours = ", ".join(cell[over]) + ("" if len(cell) == 1 else " (tie)")
+            row = {"data": data, "regime": regime, "of": name, "ours": ours, "published": won or "–"}
+            rows.append({**row, "published one is among ours": inside})
+    return pd.DataFrame(rows)
