@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import anndata as ad
@@ -210,6 +212,38 @@ def test_a_carbon_budget_ends_training_with_the_best_weights(tmp_path: Path, reg
     assert (metrics["emissions/co2eq_g"].iloc[:-1] < grams).all()
     never = ["callbacks=carbon_budget", "budget.min_f1_per_gram=1e9", "budget.window=2"]
     assert run(compose_config(tmp_path / "c", *ours, *never))["epochs"] == 3
+
+
+def test_a_run_needs_no_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "sitecustomize.py").write_text(
+        "import socket\n"
+        "connect = socket.socket.connect\n"
+        "def loopback_only(self, address):\n"
+        "    if self.family != socket.AF_UNIX and address[0] not in ('127.0.0.1', '::1', 'localhost'):\n"
+        "        raise SystemExit(f'a socket to {address}')\n"
+        "    return connect(self, address)\n"
+        "socket.socket.connect = loopback_only\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    probe = [sys.executable, "-c", "import socket; socket.create_connection(('192.0.2.1', 9))"]
+    assert "a socket to" in subprocess.run(probe, capture_output=True, text=True).stderr
+    ended = start_program(tmp_path, "federation.rounds=1", "federation.local_epochs=1")
+    assert ended.returncode == 0, ended.stderr
+
+
+def test_what_is_killed_leaves_the_energy_that_it_had_used(tmp_path: Path) -> None:
+    command = [sys.executable, str(ROOT / "train.py"), "federation.rounds=50", "logger=none", "trainer=cpu"]
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line.startswith("round 3/50"):
+                process.kill()
+    (path,) = tmp_path.glob("logs/runs/*/energy.csv")
+    energy = pd.read_csv(path)
+    fits = energy[energy["phase"] == "fit"]
+    assert {1, 2} <= set(fits["round"])
+    assert (fits[fits["round"] <= 2]["energy_kwh"] > 0).all()
+    assert "fit/round-2/Tosti et al. 2021" in set(fits["task"])
 
 
 def test_donors_as_clients(tmp_path: Path) -> None:
