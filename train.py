@@ -23,7 +23,7 @@ MISTAKES = (HydraException, OmegaConfBaseException, InputError)
 OF_FINE_TUNING = ("regime.", "weights-", "callbacks-", "trainer.max_epochs-")
 
 
-def run_name(regime: str = "", *, _root_: DictConfig) -> str:
+def run_name(regime: str = "", *, skipped: tuple[str, ...] = (), _root_: DictConfig) -> str:
     """What a run is, as a folder name: its choices and seed, and every value that was overridden.
 
     ``${run_name:federated}`` names the federated run that such a run would be fine-tuned from. A name that had
@@ -31,8 +31,8 @@ def run_name(regime: str = "", *, _root_: DictConfig) -> str:
     """
     hydra_config: Any = _root_.hydra if "hydra" in _root_ else HydraConfig.get()
     choices, overrides = hydra_config.runtime.choices, hydra_config.job.override_dirname.split(";")
-    # Jobs of one sweep share what was overridden; a single run is fine-tuned from one that was not told how to.
-    skipped = ("experiment-",) if hydra_config.mode == RunMode.MULTIRUN else OF_FINE_TUNING if regime else ()
+    if hydra_config.mode == RunMode.MULTIRUN:
+        skipped = ("experiment-",)
     parts = [_root_.data.name, choices.model, choices.opt, regime or choices.regime]
     if newcomers := _root_.split.newcomers:
         parts.append("newcomers-" + (str(newcomers) if isinstance(newcomers, int) else "+".join(map(str, newcomers))))
@@ -43,10 +43,14 @@ def run_name(regime: str = "", *, _root_: DictConfig) -> str:
 
 
 def federated_run(*, _root_: DictConfig) -> str:
-    """The folder of the federated run that a run would be fine-tuned from: of the same sweep, if it is one."""
+    """The folder of the federated run that a run would be fine-tuned from: of the same sweep, if it is one; else of
+    the same overrides, or of those of them that are not about fine-tuning."""
     hydra_config: Any = _root_.hydra if "hydra" in _root_ else HydraConfig.get()
-    sweeps = hydra_config.mode == RunMode.MULTIRUN
-    return f"{hydra_config.sweep.dir if sweeps else _root_.paths.logs + '/runs'}/{run_name('federated', _root_=_root_)}"
+    if hydra_config.mode == RunMode.MULTIRUN:
+        return f"{hydra_config.sweep.dir}/{run_name('federated', _root_=_root_)}"
+    names = [run_name("federated", skipped=skipped, _root_=_root_) for skipped in (OF_FINE_TUNING[:2], OF_FINE_TUNING)]
+    folders = [Path(_root_.paths.logs) / "runs" / name for name in names]
+    return str(next((folder for folder in folders if (folder / "result.json").exists()), folders[-1]))
 
 
 OmegaConf.register_new_resolver("run_name", run_name)
@@ -72,6 +76,9 @@ def _remove_if_unused(folder: Path) -> None:
     """Hydra has made the folder before anything could be checked."""
     if [path.name for path in folder.iterdir()] == [".hydra"]:
         shutil.rmtree(folder)
+        for parent in list(folder.parents)[:2]:
+            if not any(parent.iterdir()):
+                parent.rmdir()
 
 
 def one_line(error: Exception) -> str:

@@ -70,7 +70,7 @@ def replaced(name: str, change: Callable[[np.ndarray], np.ndarray]) -> Callable[
 
 def at(position: int, value: object) -> Callable[[np.ndarray], np.ndarray]:
     def put(values: np.ndarray) -> np.ndarray:
-        values = values.astype(np.result_type(values.dtype, np.min_scalar_type(value)))
+        values = values.astype(np.int64)
         values[position] = value
         return values
 
@@ -137,6 +137,23 @@ def copied_cells(path: Path) -> None:
     adata.write_h5ad(path)
 
 
+def renamed_copies(path: Path) -> None:
+    adata = good()[[*range(60), 3, 4]].copy()
+    adata.obs_names_make_unique()
+    adata.write_h5ad(path)
+
+
+def many_types(path: Path) -> None:
+    counts = np.tile(COUNTS, (20, 1))
+    good(counts, cell_type=[f"clone {i // 2}" for i in range(1200)]).write_h5ad(path)
+
+
+def one_name(path: Path) -> None:
+    adata = good()
+    adata.var["biotype"], adata.var["length"] = "protein_coding", 1000
+    adata.write_h5ad(path)
+
+
 def mixed_names(path: Path) -> None:
     adata = good()
     adata.var_names = [f"ENSG{i:011d}" if i % 2 else f"GENE{i}" for i in range(40)]
@@ -162,7 +179,7 @@ NO_FILE = "no file at"
 # What is wrong, how to make it, settings beside the file, and what must be said.
 CASES: dict[str, tuple[Callable[[Path], object], list[str], str]] = {
     "missing": (lambda path: None, [], NO_FILE),
-    "a folder": (lambda path: path.mkdir(), [], NO_FILE),
+    "a folder": (lambda path: path.mkdir(), [], "is a folder"),
     "empty": (lambda path: path.write_bytes(b""), [], "the file is empty"),
     "text": (lambda path: path.write_text("cell,gene\n1,2\n"), [], "not an HDF5 file"),
     "truncated": (truncated, [], "damaged"),
@@ -171,6 +188,17 @@ CASES: dict[str, tuple[Callable[[Path], object], list[str], str]] = {
     "no var": (edited(lambda file: file.pop("var")), [], "no var in the file"),
     "no matrix": (edited(lambda file: file.pop("X")), [], "raw counts are expected"),
     "a matrix without values": (edited(lambda file: file.pop("X/data")), [], "damaged"),
+    "complex values": (replaced("X/data", lambda values: values.astype(complex)), [], "numbers are expected"),
+    "text as values": (replaced("X/data", lambda values: values.astype("S4")), [], "numbers are expected"),
+    "fractional indices": (replaced("X/indices", lambda values: values + 0.4), [], "not integers"),
+    "an infinite shape": (edited(lambda f: f["X"].attrs.update({"shape": [np.inf, 40.0]})), [], "damaged"),
+    "columns of a later anndata": (
+        edited(lambda f: f["obs/cell_type"].attrs.update({"encoding-version": "9.9"})),
+        [],
+        "damaged",
+    ),
+    "zeros and ones": (lambda path: good(np.ones((60, 40))).write_h5ad(path), [], "nothing but zeros and ones"),
+    "zeros alone": (lambda path: good(np.zeros((60, 40))).write_h5ad(path), [], "zeros alone"),
     "an unknown encoding": (edited(lambda f: f["X"].attrs.update({"encoding-type": "bsr"})), [], "csr_matrix"),
     "a table of old": (edited(old_table), [], "anndata before 0.7"),
     "negative index": (replaced("X/indices", at(5, -1)), [], "holds -1, outside 0 to 39"),
@@ -198,10 +226,19 @@ CASES: dict[str, tuple[Callable[[Path], object], list[str], str]] = {
     "counts elsewhere": (only_layer(LOGGED), [], "layers here: layers/other"),
     "no such layer": (counted(lambda c: None), ["data.counts=layers/raw"], "no such matrix"),
     "NaN as features": (counted(lambda c: c.__setitem__((0, 0), np.nan)), ["data.preprocess=none"], "NaN"),
+    "features out of range": (counted(lambda c: c * 1e9), ["data.preprocess=none"], "at most 1e+06 are expected"),
     "empty cells": (counted(lambda c: c.__setitem__(slice(0, 2), 0)), [], "2 of 60 cells have no counts"),
     "no cells": (lambda path: good()[:0].copy().write_h5ad(path), [], "0 cells"),
     "no genes": (lambda path: good()[:, :0].copy().write_h5ad(path), [], "0 genes"),
     "cells there twice": (copied_cells, [], "2 cells occur twice"),
+    "copies under other names": (renamed_copies, [], "2 cells occur twice"),
+    "too many types": (many_types, [], "at most 500 cell types"),
+    "genes without names of their own": (
+        lambda p: one_name(p),
+        ["data.gene_key=biotype"],
+        "60 genes have 1 names".replace("60", "40"),
+    ),
+    "numbers as gene names": (lambda p: one_name(p), ["data.gene_key=length"], "it holds numbers"),
     "missing labels": (labelled("a", "b", None), [], "data.drop_unlabelled=true"),
     "NaN labels": (labelled("a", "b", np.nan), [], "20 of 60 cells have no cell type"),
     "blank labels": (labelled("a", "b", " "), [], "20 of 60 cells have no cell type"),
@@ -215,6 +252,11 @@ CASES: dict[str, tuple[Callable[[Path], object], list[str], str]] = {
     "no such client column": (labelled("a", "b"), ["data.client_key=site"], "data.client_key=site: no such column"),
     "no such donor column": (labelled("a", "b"), ["data.donor_key=site"], "data.donor_key=site: no such column"),
     "no such gene column": (labelled("a", "b"), ["data.gene_key=symbol"], "data.gene_key=symbol: no such column"),
+    "clients that differ in case": (
+        lambda p: good(donor_id=["d1", "D1", "d2"] * 20).write_h5ad(p),
+        [],
+        "'D1' and 'd1' differ only",
+    ),
     "one client": (lambda path: good(donor_id="d1").write_h5ad(path), [], "split=iid data.client_key=null"),
     "missing clients": (lambda p: good(donor_id=["d1", None] * 30).write_h5ad(p), [], "30 of 60 cells have no value"),
     "a client with one cell": (lambda p: good(donor_id=["d2", *["d1"] * 59]).write_h5ad(p), [], "too few to train"),

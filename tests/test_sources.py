@@ -281,6 +281,42 @@ def test_genes_are_matched_by_name_whatever_their_order(tmp_path: Path, pancreas
     assert "185 in all files of 200 in any; 10 are missing in one, 5 are missing in other" in said
 
 
+def test_a_gene_without_a_symbol_goes_by_its_id(tmp_path: Path, pancreas: Cells) -> None:
+    paths, _ = sites(tmp_path, pancreas)
+    other = ad.read_h5ad(paths[1])
+    other.var["feature_name"] = [None if number % 2 else name for number, name in enumerate(other.var["feature_name"])]
+    other.write_h5ad(paths[1])
+    symbols = ad.read_h5ad(paths[0])
+    symbols.var_names = symbols.var.pop("feature_name").astype(str)
+    symbols.write_h5ad(paths[0])
+    cells = Cells.read(paths, Reading("cell_type", keep_empty=True, min_gene_overlap=0.3))
+    assert "nan" not in cells.genes
+    assert sum(name.startswith("ENSG") for name in cells.genes) == 97
+
+
+def test_the_same_cells_at_two_sites_are_refused(tmp_path: Path, pancreas: Cells) -> None:
+    paths, _ = sites(tmp_path, pancreas)
+    (tmp_path / "copy.h5ad").write_bytes(paths[0].read_bytes())
+    with pytest.raises(InputError, match="same cells twice"):
+        sources.files([str(paths[0]), str(tmp_path / "copy.h5ad")])
+    one = ad.read_h5ad(paths[0])[:50].copy()
+    one.uns["other"] = 1
+    one.write_h5ad(tmp_path / "copy.h5ad")
+    with pytest.raises(InputError, match="cells occur twice"):
+        Cells.read([paths[0], tmp_path / "copy.h5ad"], Reading("cell_type", keep_empty=True))
+
+
+def test_names_are_neither_markup_nor_formulas(tmp_path: Path, few: Cells) -> None:
+    names = ["[/x] one", "x$\\frac$y", "細胞 three"]
+    obs = pd.DataFrame({"donor_id": [names[i % 3] for i in range(len(few))]})
+    obs["cell_type"] = [f"{few.types[label]} a$_{{$b" for label in few.labels]
+    obs.index = obs.index.astype(str)
+    ad.AnnData(few.counts, obs=obs, var=pd.DataFrame(index=few.genes.astype(str))).write_h5ad(tmp_path / "odd.h5ad")
+    record = run(compose_config(tmp_path, "data=h5ad", f"data.path={tmp_path}/odd.h5ad", *QUICK))
+    assert record["clients"] == 3
+    assert (tmp_path / "run/cells.png").stat().st_size > 0
+
+
 def test_symbols_serve_where_a_file_has_no_ensembl_ids(tmp_path: Path, pancreas: Cells) -> None:
     paths, _ = sites(tmp_path, pancreas)
     other = ad.read_h5ad(paths[1])

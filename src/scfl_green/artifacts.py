@@ -74,7 +74,8 @@ def read_model(folder: str) -> Start:
     except FileNotFoundError as error:
         raise InputError(
             f"weights={folder}: no {Path(error.filename).name} there; name the folder of a finished run, "
-            "or make one: regime=finetune starts from the run of `python train.py split.newcomers=1`"
+            "or make one: regime=finetune starts from the run of the same command without it, `python train.py "
+            "split.newcomers=1 ...`"
         ) from None
     except (SafetensorError, ValueError, KeyError) as error:
         raise InputError(f"weights={folder}: damaged files ({type(error).__name__}); run it again") from error

@@ -22,7 +22,11 @@ from scfl_green.settings import Data
 def load_dataset(cfg: DictConfig, paths: Sequence[Path], start: Start | None, meter: EnergyMeter | None) -> Dataset:
     """The prepared dataset, from ``paths.cache`` where it is there already."""
     config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
-    data = {key: value for key, value in config["data"].items() if key in Data.model_fields and key != "batch_size"}
+    data = {
+        key: value
+        for key, value in config["data"].items()
+        if key in Data.model_fields and key not in ("batch_size", "path")
+    }
     settled = {"data": data, "files": contents(paths), "genes": config["genes"], "split": config["split"]}
     kept = kept_in(cache_folder(cfg.paths.cache), settled | {"weights": start and start.sha256})
     if kept.is_dir():

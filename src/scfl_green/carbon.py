@@ -39,6 +39,8 @@ class EnergyMeter(Ledger):
         super().__init__()
         self.country, self.intensity = country, carbon_intensity(country)
         self.given = {"cpu": cpu_watts, "ram": ram_watts}
+        # Of the minute before, as a share of all cores: what else ran.
+        self.load_at_start = psutil.getloadavg()[0] / (psutil.cpu_count() or 1)
         # Its log level takes effect only after its first lines.
         logging.getLogger("codecarbon").setLevel(logging.CRITICAL)
         self._open: list[Key] = [(OTHER, 0, "")]

@@ -1,5 +1,16 @@
 """The one exception that the command line shows without a traceback."""
 
+from collections.abc import Iterable
+
+MOST_NAMES = 20
+
 
 class InputError(ValueError):
     """A user's mistake: the message says what was found, what was expected and what to do."""
+
+
+def listed(names: Iterable[object]) -> str:
+    """Names for a message, the first of them where they are many."""
+    every = [str(name)[:60] for name in names]
+    more = f" and {len(every) - MOST_NAMES} more" if len(every) > MOST_NAMES else ""
+    return (", ".join(every[:MOST_NAMES]) or "none") + more

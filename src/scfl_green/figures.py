@@ -1,5 +1,6 @@
 """Figures, drawn from what was counted and measured; readable in print and by the colour-blind."""
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,21 +22,30 @@ LABELS = {
 }  # fmt: skip
 # The same results give the same file.
 matplotlib.rcParams["svg.hashsalt"] = "scfl-green"
+# Names are no formulas.
+matplotlib.rcParams["text.parse_math"] = False
+# Clients in a picture of cells; more would be unreadable.
+MOST_CLIENTS = 60
 
 
 def draw_cells(name: str, table: pd.DataFrame, path: Path) -> None:
     """Cells of the dataset ``name`` by client and cell type, as a picture; the shade is the logarithm of the number."""
+    everything, more = int(table.to_numpy().sum()), len(table) - MOST_CLIENTS
+    table = table.iloc[:MOST_CLIENTS].rename(columns=lambda label: str(label)[:40])
     counts = table.to_numpy()
     figure = Figure(figsize=(2.5 + 0.55 * counts.shape[1], 1.5 + 0.32 * counts.shape[0]), layout="constrained")
     axes = figure.subplots()
     axes.imshow(counts + 1, cmap="Blues", norm=LogNorm(1, 10 * counts.max()), aspect="auto")
     for (row, column), n in np.ndenumerate(counts):
         axes.text(column, row, f"{n:,}", ha="center", va="center", fontsize=7, color="black" if n else "0.6")
-    clients = [name if purpose == "client" else f"{name} ({purpose})" for name, purpose in table.index]
+    clients = [name[:40] if purpose == "client" else f"{name[:40]} ({purpose})" for name, purpose in table.index]
     axes.set_yticks(range(len(clients)), clients, fontsize=8)
     axes.set_xticks(range(counts.shape[1]), table.columns, rotation=45, ha="right", fontsize=8)
-    axes.set_title(f"{name}: {counts.sum():,} cells by client and cell type", fontsize=9)
-    figure.savefig(path, dpi=120)
+    others = f" ({more} more clients are in cells.csv)" if more > 0 else ""
+    axes.set_title(f"{name}: {everything:,} cells by client and cell type{others}", fontsize=9)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph")  # of alphabets that the font lacks
+        figure.savefig(path, dpi=120)
 
 
 def bars(
@@ -81,6 +91,7 @@ def front(results: pd.DataFrame, title: str) -> Figure:
     for name in best:
         axes.annotate(name, (points[name][1], points[name][0]), fontsize=6, xytext=(4, -8), textcoords="offset points")
     axes.set(xscale="log", xlabel="g CO2e (training and transfer)", ylabel="weighted F1")
+    axes.xaxis.set_major_formatter("{x:g}")
     _legend(figure)
     figure.suptitle(f"{title}: means (n = {_range(results.groupby(['regime', 'model', 'opt']).size())})", fontsize=9)
     return figure

@@ -72,7 +72,6 @@ def _machine(job: Job) -> dict[str, Any]:
         "device": job.model.device.type,
         "threads": torch.get_num_threads(),
         "cores": psutil.cpu_count(),
-        # Of one minute, as a share of all cores: what else ran, and this run itself.
-        "load": psutil.getloadavg()[0] / (psutil.cpu_count() or 1),
+        "load_at_start": job.meter.load_at_start,
         "processor": platform.processor() or platform.machine(),
     }

@@ -156,11 +156,14 @@ def _head(folder: Path, results: pd.DataFrame, country: str | None) -> str:
 def _method(folder: Path, results: pd.DataFrame) -> str:
     modes = "; ".join(sorted(results["energy_mode"].unique()))
     first = results.iloc[0]
+    # Runs of an earlier version may lie in the same folder, and lack a field.
+    load = results.reindex(columns=["load_at_start"])["load_at_start"].dropna()
+    loads = f"{load.min():.0%} to {load.max():.0%}" if len(load) else "not known"
     return (
         f"<h2>How it was measured</h2><p>{escape(modes)}. Threads: {first['threads']}, cores: {first['cores']}, "
-        f"device: {escape(str(first['device']))} ({escape(str(first['processor']))}); load at the end of a run: "
-        f"{results['load'].min():.0%} to {results['load'].max():.0%}. Versions: {escape(first['versions'])}. "
-        f"Network: see <code>carbon.network_kwh_per_gb</code>. Command: <code>{escape(_command(folder))}</code></p>"
+        f"device: {escape(str(first['device']))} ({escape(str(first['processor']))}); load when a run started: {loads}. "
+        f"Versions: {escape(first['versions'])}. Network: see <code>carbon.network_kwh_per_gb</code>. "
+        f"Command: <code>{escape(_command(folder))}</code></p>"
     )
 
 

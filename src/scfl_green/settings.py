@@ -17,6 +17,7 @@ class _Group(BaseModel):
 
 class Data(_Group):
     name: Annotated[str, Field(min_length=1)]
+    path: Annotated[str, Field(min_length=1)] | Annotated[list[str], Field(min_length=1)] | None
     label_key: str
     client_key: str | None
     donor_key: str | None
@@ -37,12 +38,14 @@ class Genes(_Group):
 
 
 class SplitSettings(_Group):
-    test: Literal["cells", "donors"] | Annotated[list[str], Field(min_length=1)]
+    test: Literal["cells", "donors"] | Annotated[list[str | int], Field(min_length=1)]
     test_share: Annotated[float, Field(gt=0, lt=1)]
     validation: Share
-    newcomers: Annotated[int, Field(ge=0)] | list[str]
+    newcomers: Annotated[int, Field(ge=0)] | list[str | int]
+    seed: Annotated[int, Field(ge=0)]
+    random_state: Annotated[int, Field(ge=0, lt=2**32)] = 0
     clients: PositiveInt = 1
-    alpha: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
+    alpha: Annotated[float, Field(ge=1e-3, le=1e6)] = 1.0
     n_chunks: PositiveInt = 1
     size: PositiveInt | None = None
 

@@ -4,6 +4,7 @@ from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from scfl_green.carbon import EnergyMeter
@@ -12,16 +13,21 @@ from scfl_green.data.partition import POOLED
 from scfl_green.ledger import FIT
 from scfl_green.score import eaps
 
+# Clients in the table of cells; more would be unreadable.
+MOST_CLIENTS = 40
 SCORES = ("accuracy", "weighted_f1", "macro_f1")
 
 
 def print_cells(dataset: Dataset) -> None:
     """Print the choices that were made in reading the cells, and the cells by client and cell type."""
     table = dataset.table()
+    more = len(table) - MOST_CLIENTS
+    table = table.iloc[:MOST_CLIENTS]
     table.index = [name if purpose == "client" else f"{name} ({purpose})" for name, purpose in table.index]
     # Whichever way round is shorter.
     text = min((t.to_string(line_width=80) for t in (table, table.T)), key=lambda drawn: drawn.count("\n"))
-    print(*dataset.said, text, sep="\n", flush=True)
+    others = [f"... and {more} more clients, which are in cells.csv"] if more > 0 else []
+    print(*dataset.said, text, *others, sep="\n", flush=True)
 
 
 def print_summary(record: dict[str, Any], scores: dict[str, dict[str, float]], meter: EnergyMeter) -> None:
@@ -39,7 +45,7 @@ def print_summary(record: dict[str, Any], scores: dict[str, dict[str, float]], m
         fit = meter.total(FIT, client=name)
         used = {"energy_kwh": fit.energy_kwh, "emissions_kg": fit.emissions_kg, "seconds_fit": fit.seconds}
         # A client whose cells were trained on elsewhere, pooled, has used nothing itself.
-        table.add_row(name, *_row(record, scores.get(name), used if name in trained else None, moved))
+        table.add_row(escape(name), *_row(record, scores.get(name), used if name in trained else None, moved))
     Console().print(table)
 
 

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from anndata.io import read_elem
 from scipy import sparse
 
 from scfl_green.data import counts, genes
 from scfl_green.data.labels import clean_labels, column, one_registry
-from scfl_green.data.preflight import opened
-from scfl_green.errors import InputError
+from scfl_green.data.preflight import opened, table
+from scfl_green.data.quality import check_copies, check_empty, check_range
+from scfl_green.errors import InputError, listed
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Cells:
         files = [_File.of(path, reading, alone=len(paths) == 1) for path in paths]
         if len({file.name for file in files}) < len(files):
             raise InputError(
-                f"data.path names two files {files[0].name!r}; each file is a client with a name of its own"
+                f"data.path names files of one name, {listed(paths)}; each file is a client with a name of its own"
             )
         types, kept, dropped = one_registry([file.labels for file in files], reading.min_cells_per_type)
         space = genes.match({file.name: file.genes for file in files}, reading.min_gene_overlap)
@@ -105,7 +105,9 @@ class _File:
     def of(cls, path: Path, reading: Reading, alone: bool) -> "_File":
         with opened(path) as file:
             place = counts.find(file, reading.counts, reading.preprocess)
-            obs, var = read_elem(file["obs"]), read_elem(file["raw/var" if place == "raw/X" else "var"])
+            obs = table(file["obs"], (reading.label_key, reading.client_key, reading.donor_key))
+            columns = (reading.gene_key, *genes.SYMBOL_COLUMNS, *genes.ID_COLUMNS)
+            var = table(file["raw/var" if place == "raw/X" else "var"], columns)
             n_cells, n_genes = counts.shape(file[place])
             if (n_cells, n_genes) != (len(obs), len(var)) or 0 in (n_cells, n_genes):
                 raise InputError(
@@ -121,6 +123,8 @@ class _File:
                         "several clients, or cut the cells with split=iid data.client_key=null"
                     )
             donors = clients if reading.donor_key is None else column(obs, reading.donor_key, "data.donor_key")
+            if not alone:  # donor 1 of one site is not donor 1 of another
+                donors = clients + "/" + donors if reading.donor_key is not None else clients
             names = genes.GeneNames.of(var, reading.gene_key)
         cells = obs.index.astype(str).to_numpy()
         return cls(path, place, path.stem, labels, clients, donors, cells, names, said and f"{path.stem}: {said}")
@@ -144,8 +148,8 @@ def _assemble(
         with opened(file.path) as h5:
             for block in counts.blocks(h5[file.place]):
                 if reading.preprocess and (what := counts.not_counts(block)):
-                    raise InputError(f"{file.place} holds {what}; raw counts are expected (data.counts)")
-                _finite(block, file)
+                    raise InputError(f"{file.place} holds {what}; {counts.advice(h5)}")
+                check_range(block.data, file.place)
                 block = _renamed(block, position, len(space.names))[keep[done : (done := done + block.shape[0])]]
                 values[filled : filled + block.nnz], columns[filled : filled + block.nnz] = block.data, block.indices
                 lengths.append(np.diff(block.indptr))
@@ -154,8 +158,12 @@ def _assemble(
     matrix = sparse.csr_matrix((values[:filled], columns[:filled], indptr), shape=(len(indptr) - 1, len(space.names)))
     first = 0
     for file, keep in zip(files, kept, strict=True):
-        _check_cells(matrix, first, file.cells[keep], file.path, reading.keep_empty)
+        if not reading.keep_empty:
+            check_empty(matrix, first, int(keep.sum()), file.path)
         first += int(keep.sum())
+    cells = np.concatenate([file.cells[keep] for file, keep in zip(files, kept, strict=True)])
+    origins = np.concatenate([[file.path.name] * int(keep.sum()) for file, keep in zip(files, kept, strict=True)])
+    check_copies(matrix, cells, origins)
     return matrix, [
         f"{file.name}: {'counts' if reading.preprocess else 'features'} from {file.place}" for file in files
     ]
@@ -167,31 +175,3 @@ def _renamed(block: sparse.csr_matrix, position: np.ndarray, n_genes: int) -> sp
     )
     renamed.sum_duplicates()
     return renamed
-
-
-def _finite(block: sparse.csr_matrix, file: _File) -> None:
-    if not np.isfinite(block.data).all():
-        raise InputError(f"{file.place} holds NaN or infinite values; remove these cells")
-
-
-def _check_cells(matrix: sparse.csr_matrix, first: int, names: np.ndarray, path: Path, keep_empty: bool) -> None:
-    """Of the cells of one file, which begin at row ``first``: none is empty and none is there twice."""
-    empty = int((np.diff(matrix.indptr[first : first + len(names) + 1]) == 0).sum())
-    if empty and not keep_empty:
-        raise InputError(
-            f"{path}: {empty} of {len(names)} cells have no counts; leave them out (scanpy.pp.filter_cells), or take "
-            "them as they are with data.keep_empty=true"
-        )
-    index = pd.Index(names)
-    again = np.flatnonzero(index.duplicated())
-    before = pd.Series(range(len(names)), index=index)[lambda rows: ~rows.index.duplicated()][index[again]]
-    copies = [
-        a
-        for a, b in zip(again, before, strict=True)
-        if matrix[first + a].nnz and (matrix[first + a] != matrix[first + b]).nnz == 0
-    ]
-    if copies:
-        raise InputError(
-            f"{path}: {len(copies)} cells occur twice, {names[copies[0]]!r} among them, so that they could be trained "
-            "and tested on; keep one of each"
-        )

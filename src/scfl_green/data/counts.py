@@ -8,7 +8,7 @@ import numpy as np
 from anndata.io import read_elem
 from scipy import sparse
 
-from scfl_green.errors import InputError
+from scfl_green.errors import InputError, listed
 
 BLOCK = 4096
 # Where counts are looked for, in this order.
@@ -32,14 +32,19 @@ def find(file: h5py.File, wanted: str | None, preprocess: bool) -> str:
         return "X" if "X" in places else places[0]
     wrong = {}
     for place in places:
-        wrong[place] = not_counts(next(blocks(file[place]), None))
+        first = next(blocks(file[place]), None)
+        wrong[place] = "zeros alone" if first is not None and first.nnz == 0 < min(first.shape) else not_counts(first)
         if wrong[place] is None:
             return place
-    found = "; ".join(f"{place} holds {what}" for place, what in wrong.items())
-    others = ", ".join(f"layers/{name}" for name in file.get("layers", ()))
-    raise InputError(
-        f"{found}; raw counts are expected: name their place with data.counts (layers here: {others or 'none'}), "
-        "or take the values as features with data.preprocess=none"
+    raise InputError("; ".join(f"{place} holds {what}" for place, what in wrong.items()) + f"; {advice(file)}")
+
+
+def advice(file: h5py.File) -> str:
+    """What to do about values that are no counts."""
+    others = listed(f"layers/{name}" for name in file.get("layers", ()))
+    return (
+        f"raw counts are expected: name their place with data.counts (layers here: {others}), or take the values as "
+        "features with data.preprocess=none"
     )
 
 
@@ -52,6 +57,8 @@ def not_counts(block: sparse.csr_matrix | None) -> str | None:
         return f"{int((~np.isfinite(values)).sum())} NaN or infinite values"
     if (values < 0).any():
         return f"negative values, down to {values.min():.3g}, such as scaled data have"
+    if len(values) > 1000 and (values == 1).all():
+        return "nothing but zeros and ones, such as binarised data have"
     if not (values % 1).any():
         return None
     if values.max() < 20:
@@ -71,6 +78,9 @@ def not_counts(block: sparse.csr_matrix | None) -> str | None:
 
 def shape(element: h5py.Group | h5py.Dataset) -> tuple[int, int]:
     size = element.shape if isinstance(element, h5py.Dataset) else element.attrs.get("shape")
+    values = element if isinstance(element, h5py.Dataset) else element["data"]
+    if values.dtype.kind not in "biuf":
+        raise InputError(f"{element.name} holds values of type {values.dtype}; numbers are expected")
     if size is None or len(size) != 2:
         raise InputError(f"{element.name} is no matrix of cells x genes")
     return int(size[0]), int(size[1])
@@ -85,6 +95,7 @@ def stored(element: h5py.Group | h5py.Dataset) -> int:
 
 def blocks(element: h5py.Group | h5py.Dataset) -> Iterator[sparse.csr_matrix]:
     """The matrix in blocks of cells (CSR, float32, sorted, without stored zeros), whatever its encoding."""
+    shape(element)
     kind = _text(element.attrs.get("encoding-type", "array" if isinstance(element, h5py.Dataset) else ""))
     readers: dict[str, Callable[[Any], Iterator[sparse.csr_matrix]]] = {
         "array": _dense, "csr_matrix": _csr, "csc_matrix": _csc
@@ -117,7 +128,8 @@ def _csr(group: h5py.Group) -> Iterator[sparse.csr_matrix]:
     indptr = _pointers(group, n_cells)
     for start in range(0, n_cells, BLOCK):
         rows = indptr[start : min(start + BLOCK, n_cells) + 1]
-        values = group["data"][rows[0] : rows[-1]].astype(np.float32)
+        with np.errstate(over="ignore"):
+            values = group["data"][rows[0] : rows[-1]].astype(np.float32)
         columns = _indices(group, int(rows[0]), int(rows[-1]), n_genes)
         yield sparse.csr_matrix((values, columns, rows - rows[0]), shape=(len(rows) - 1, n_genes))
 
@@ -142,6 +154,8 @@ def _pointers(group: h5py.Group, n: int) -> np.ndarray:
 
 def _indices(group: h5py.Group, start: int, end: int, limit: int) -> np.ndarray:
     found = group["indices"][start:end]
+    if found.dtype.kind not in "iu":
+        raise InputError(f"{group.name}/indices are of type {found.dtype}, not integers: the matrix is damaged")
     if len(found) and (found.min() < 0 or found.max() >= limit):
         wrong = found[(found < 0) | (found >= limit)][0]
         raise InputError(

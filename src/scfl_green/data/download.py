@@ -81,10 +81,12 @@ def download(to: Path, *, resolve: Callable[[], Asset], expected: str, sha256: s
     except (requests.RequestException, GoneError, OSError, ValueError, KeyError, TypeError) as error:
         size = f"{asset.size / 1e6:,.1f} MB" if asset and asset.size else "a size that its publisher tells"
         at = f" from {asset.url}" if asset else ""
-        why = " ".join(str(error).split())[:300] or type(error).__name__
+        why = " ".join(str(error).split())[:200] or type(error).__name__
+        if isinstance(error, requests.ConnectionError) and error.request is not None:
+            why = f"no connection to {error.request.url}"
         raise InputError(
-            f"could not fetch {to.name}{at} ({expected}, {size}): {why}. With network, start again: what has arrived "
-            f"is kept. Else bring the file by hand: data.path=FILE.h5ad, or {to.name} in the folder SCFL_DATA"
+            f"could not fetch {to.stem}{at} ({expected}, {size}): {why}. With network, start again: what has arrived "
+            f"is kept. Else bring the file by hand: data.path=FILE.h5ad, or {to.stem}.h5ad in the folder SCFL_DATA"
         ) from None
 
 
@@ -114,11 +116,13 @@ class _Resuming:
             self.mark.write_text(about)
         with _session() as session, _bar(self.name, self.asset.size) as advance:
             for attempt in range(ATTEMPTS):
+                before = self._arrived()
                 try:
                     self._fetch(session, url, advance)
                     break
                 except (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError):
-                    if attempt == ATTEMPTS - 1:
+                    # Worth another try only as long as something arrives.
+                    if attempt == ATTEMPTS - 1 or self._arrived() == before:
                         raise
         size = self.part.stat().st_size
         if self.asset.size is not None and size != self.asset.size:
@@ -127,8 +131,11 @@ class _Resuming:
         self.part.replace(output_file)
         self.mark.unlink()
 
+    def _arrived(self) -> int:
+        return self.part.stat().st_size if self.part.exists() else 0
+
     def _fetch(self, session: requests.Session, url: str, advance: Callable[[int], None]) -> None:
-        have = self.part.stat().st_size if self.part.exists() else 0
+        have = self._arrived()
         if have and have == self.asset.size:
             return
         # Bodies as they are: a decoded one could not be continued.
@@ -161,7 +168,9 @@ def _ask(url: str) -> dict[str, Any]:
 
 def _session() -> requests.Session:
     session = requests.Session()
-    retry = Retry(total=4, backoff_factor=0.5, status_forcelist=(429, 500, 502, 503, 504), raise_on_status=False)
+    retry = Retry(
+        total=4, connect=1, backoff_factor=0.5, status_forcelist=(429, 500, 502, 503, 504), raise_on_status=False
+    )
     for scheme in ("http://", "https://"):
         session.mount(scheme, HTTPAdapter(max_retries=retry))
     return session

@@ -1,12 +1,13 @@
 """What genes are called in each file, and which of them are the same."""
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
-from scfl_green.errors import InputError
+from scfl_green.errors import InputError, listed
 
 ENSEMBL = re.compile(r"(ENS[A-Z]*G\d{11})(\.\d+)?(_PAR_Y)?$")
 # Columns of var in which files keep the names that are not their index.
@@ -23,20 +24,31 @@ class GeneNames:
 
     @classmethod
     def of(cls, var: pd.DataFrame, gene_key: str | None) -> "GeneNames":
-        """From the index of ``var`` and its usual columns, or from the column ``gene_key`` alone."""
+        """From the index of ``var`` and its usual columns, or from the column ``gene_key`` alone. A gene
+        without a name in a column goes by that in the index."""
+        index = _text(var.index, [f"unnamed{number}" for number in range(len(var))])
         if gene_key is not None:
             if gene_key not in var:
-                known = ", ".join(map(str, var.columns)) or "none"
-                raise InputError(f"data.gene_key={gene_key}: no such column in var; there are {known}")
-            return cls._sorted_out([_text(var[gene_key])])
-        columns = [_text(var[name]) for name in (*SYMBOL_COLUMNS, *ID_COLUMNS) if name in var]
-        return cls._sorted_out([_text(var.index), *columns])
+                raise InputError(
+                    f"data.gene_key={gene_key}: no such column in var; there are {listed(var.attrs['all'])}"
+                )
+            if pd.api.types.is_numeric_dtype(getattr(var[gene_key].dtype, "categories", var[gene_key])):
+                raise InputError(f"data.gene_key={gene_key}: it holds numbers; names of genes are expected")
+            return cls._sorted_out([_text(var[gene_key], index)])
+        columns = [_text(var[name], index) for name in (*SYMBOL_COLUMNS, *ID_COLUMNS) if name in var]
+        return cls._sorted_out([index, *columns])
 
     @classmethod
     def _sorted_out(cls, columns: list[np.ndarray]) -> "GeneNames":
         """The first column of each kind; the first of all decides whether names are mixed."""
+        if len(set(columns[0])) < 0.5 * len(columns[0]):
+            names = list(dict.fromkeys(columns[0]))
+            raise InputError(
+                f"{len(columns[0])} genes have {len(names)} names, {listed(names)}; a name of its own for each is "
+                "expected: name a column of var that has them with data.gene_key"
+            )
         shares = [np.mean([bool(ENSEMBL.match(name)) for name in column]) for column in columns]
-        if 0.05 < shares[0] < 0.95 and (len(set(columns[0])) > 20):
+        if 0.05 < shares[0] < 0.95 and len(columns[0]) > 20:
             odd = next(name for name in columns[0] if not ENSEMBL.match(name))
             raise InputError(
                 f"{shares[0]:.0%} of the gene names are Ensembl ids and the rest are not, {odd!r} among them; "
@@ -77,13 +89,18 @@ def match(files: dict[str, GeneNames], min_overlap: float) -> GeneSpace:
     by_symbol = all(names.symbols is not None for names in files.values())
     columns = {f: n.symbols if n.symbols is not None and by_symbol and not by_id else n.names for f, n in files.items()}
     own = {f: dict.fromkeys(column) for f, column in columns.items()}
+    if len(files) > 1 and all(name.isdigit() for name in next(iter(own.values()))):
+        raise InputError(
+            "genes are numbered, not named, so that those of several files cannot be matched: set data.gene_key"
+        )
     shared = set.intersection(*(set(names) for names in own.values()))
     smallest = min(len(names) for names in own.values())
     if len(shared) < max(min_overlap * smallest, 1):
         shown = "; ".join(f"{f} has {', '.join(list(names)[:3])}" for f, names in own.items())
         raise InputError(
-            f"{len(shared)} of {smallest} genes are in all files, {shown}; at least {min_overlap:.0%} are expected: "
-            "bring files of one species and one kind of gene names (data.gene_key), or lower data.min_gene_overlap"
+            f"{len(shared)} of {smallest} genes are in all files, {shown}; at least {max(min_overlap, 0.01):.0%} are "
+            "expected: bring files of one species and one kind of gene names (data.gene_key), or lower "
+            "data.min_gene_overlap"
         )
     union = next(iter(own.values())) if len(own) == 1 else sorted(set.union(*(set(names) for names in own.values())))
     index = pd.Index(list(union), dtype=object)
@@ -97,11 +114,20 @@ def match(files: dict[str, GeneNames], min_overlap: float) -> GeneSpace:
         f"their counts are added up" for f, names in own.items() if len(names) < len(columns[f])
     ]  # fmt: skip
     if len(own) > 1:
-        lacking = ", ".join(f"{len(index) - len(names)} are missing in {f}" for f, names in own.items())
-        said.append(f"genes: {len(shared)} in all files of {len(index)} in any; {lacking} and zero there")
+        lacking = [
+            f"{len(index) - len(names)} are missing in {f}" for f, names in own.items() if len(names) < len(index)
+        ]
+        said.append(
+            f"genes: {len(shared)} in all files of {len(index)} in any; " + ", ".join(lacking) + " and zero there"
+            if lacking
+            else f"genes: the same {len(index)} in all files"
+        )
     positions = [index.get_indexer(pd.Index(column)) for column in columns.values()]
     return GeneSpace(index.to_numpy(), symbols.to_numpy(), positions, tuple(said))
 
 
-def _text(column: pd.Series | pd.Index) -> np.ndarray:
-    return np.array([str(name).strip() for name in column], dtype=object)
+def _text(column: pd.Series | pd.Index, instead: Iterable[str]) -> np.ndarray:
+    """Names as text; where there is none, the one to go by instead."""
+    missing = pd.Series(column).isna().to_numpy()
+    names = [str(name).strip() for name in column]
+    return np.array([i if m or not n else n for n, m, i in zip(names, missing, instead, strict=True)], dtype=object)

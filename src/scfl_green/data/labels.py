@@ -1,12 +1,16 @@
 """Names of cell types, clients and donors: what a column must hold, and one label registry for all clients."""
 
+import unicodedata
 from collections import Counter, defaultdict
+from collections.abc import Iterable
 
 import numpy as np
 import pandas as pd
 
-from scfl_green.errors import InputError
+from scfl_green.errors import InputError, listed
 
+# More are clones or barcodes; scores need types^2 of memory.
+MOST_TYPES = 500
 # What programs write where there is no value.
 BLANK = ("", "nan", "none", "null", "na", "n/a", "<na>")
 
@@ -16,6 +20,7 @@ def column(obs: pd.DataFrame, key: str, setting: str) -> np.ndarray:
     values, missing = _values(obs, key, setting)
     if missing.any():
         raise InputError(f"{setting}={key}: {missing.sum()} of {len(obs)} cells have no value; fill or remove them")
+    _differ(values.tolist(), setting)
     return values
 
 
@@ -45,15 +50,15 @@ def one_registry(labels: list[np.ndarray], fewest: int | None) -> tuple[tuple[st
     types = tuple(sorted(counted.keys() - rare))
     if len(types) < 2:
         raise InputError(
-            f"data.label_key: one cell type, {', '.join(types) or 'or none'}; a classifier needs at least two"
+            f"data.label_key: one cell type, {', '.join(types) or 'or none'}; a classifier needs at least two: choose "
+            "another column, or lower data.min_cells_per_type"
         )
-    spelt = defaultdict(list)
-    for name in types:
-        spelt["".join(name.split()).casefold()].append(name)
-    if twice := [names for names in spelt.values() if len(names) > 1]:
+    if len(types) > MOST_TYPES:
         raise InputError(
-            f"cell types {' and '.join(map(repr, twice[0]))} differ only in spaces or case; give them one name"
+            f"data.label_key: {len(types)} different values, {listed(types[:3])} among them; at most {MOST_TYPES} "
+            "cell types are expected: choose another column, or leave rare ones out with data.min_cells_per_type"
         )
+    _differ(types, "data.label_key")
     if single := [name for name in types if counted[name] == 1]:
         raise InputError(
             f"{len(single)} cell types have a single cell, {single[0]!r} among them, which cannot be trained and "
@@ -63,10 +68,19 @@ def one_registry(labels: list[np.ndarray], fewest: int | None) -> tuple[tuple[st
     return types, [np.isin(names, types) for names in labels], said
 
 
+def _differ(names: Iterable[str], setting: str) -> None:
+    """InputError for names that nobody would tell apart."""
+    spelt = defaultdict(set)
+    for name in names:
+        spelt["".join(unicodedata.normalize("NFKC", name).split()).casefold()].add(name)
+    if twice := [alike for alike in spelt.values() if len(alike) > 1]:
+        alike = " and ".join(map(repr, sorted(twice[0])))
+        raise InputError(f"{setting}: {alike} differ only in spaces or case; give them one name")
+
+
 def _values(obs: pd.DataFrame, key: str, setting: str) -> tuple[np.ndarray, np.ndarray]:
     if key not in obs:
-        there = ", ".join(map(str, obs.columns)) or "none"
-        raise InputError(f"{setting}={key}: no such column in obs; there are {there}")
+        raise InputError(f"{setting}={key}: no such column in obs; there are {listed(obs.attrs['all'])}")
     # Text is compared as it stands, so that 'T cell' and 'T cell ' are told apart, and refused.
     text = obs[key].astype(object)
     values = np.array([str(value) for value in text], dtype=object)

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from scfl_green.data.cells import Cells
-from scfl_green.errors import InputError
+from scfl_green.errors import InputError, listed
 
 ROLES = ("train", "validation", "test")
 # The name of several clients' cells taken together.
@@ -49,10 +49,10 @@ class HeldOut(TypedDict):
     """What is not trained on: ``test_share`` of every client's ``cells`` (stratified by type), or of the ``donors``
     (whole), or all cells of the clients named; a ``validation`` share of the rest; newcomers, by number or name."""
 
-    test: Literal["cells", "donors"] | list[str]
+    test: Literal["cells", "donors"] | list[str | int]
     test_share: float
     validation: float
-    newcomers: int | list[str]
+    newcomers: int | list[str | int]
 
 
 def by_client(cells: Cells, *, seed: int, **held_out: Unpack[HeldOut]) -> Split:
@@ -72,8 +72,10 @@ def dirichlet(cells: Cells, *, clients: int, alpha: float, seed: int, **held_out
     Hsu et al. 2019 (arXiv:1909.06335), section 3; the smaller alpha, the fewer types a client has. Drawn again
     until every client has cells enough to train and to test on.
     """
+    if clients * FEWEST > len(cells):
+        raise InputError(f"split.clients={clients}: {len(cells)} cells are too few for as many clients; lower it")
     rng = np.random.default_rng((seed, 1))
-    for _ in range(1000):
+    for _ in range(200):
         dealt: list[list[np.ndarray]] = [[] for _ in range(clients)]
         for label in range(len(cells.types)):
             rows = rng.permutation(np.flatnonzero(cells.labels == label))
@@ -94,6 +96,10 @@ def chunks(
 ) -> Split:
     """The study's protocol: the cells in the order of pandas' ``sample(random_state=...)``, cut into ``n_chunks``
     of ``size`` cells, of which the last holds what is left (equal ones without a size); numbered from 1."""
+    if size is not None and len(cells) <= size * (n_chunks - 1):
+        raise InputError(
+            f"{len(cells)} cells make no {n_chunks} chunks of {size}: choose another split, or its split.size"
+        )
     order = pd.RangeIndex(len(cells)).to_series().sample(frac=1, random_state=random_state).to_numpy()
     cuts = n_chunks if size is None else np.arange(1, n_chunks) * size
     return _split(cells, _numbered(np.array_split(order, cuts), len(cells)), seed, held_out)
@@ -109,7 +115,7 @@ def _numbered(owned: Sequence[np.ndarray], n_cells: int, prefix: str = "") -> np
 def _split(cells: Cells, owner: np.ndarray, seed: int, held_out: HeldOut) -> Split:
     names = sorted(set(owner))
     test = held_out["test"]
-    whole = np.isin(owner, test) if isinstance(test, list) else np.zeros(len(cells), dtype=bool)
+    whole = np.isin(owner, list(map(str, test))) if isinstance(test, list) else np.zeros(len(cells), dtype=bool)
     if isinstance(test, list):
         _known(test, names, "split.test")
     elif test == "donors":
@@ -127,14 +133,17 @@ def _split(cells: Cells, owner: np.ndarray, seed: int, held_out: HeldOut) -> Spl
         if len(kept) and validated.all():
             validated[0] = False
         parts[name] = Part(name, train=kept[~validated], validation=kept[validated], test=rows[tested])
-    kept_back = {name for name, part in parts.items() if not len(part.train)} if test != "cells" else set()
-    rest = [name for name in names if name not in kept_back]
-    new = _newcomers(rest, held_out["newcomers"])
+    rest = [name for name in names if test == "cells" or len(parts[name].train)]
+    if not rest:
+        raise InputError(f"split.test holds out all {len(names)} clients; at least one must remain to train")
+    newcomers = held_out["newcomers"]
+    last = rest[max(0, len(rest) - newcomers) :] if isinstance(newcomers, int) else newcomers
+    new = _known(last, rest, "split.newcomers")
     _check([parts[name] for name in rest], needs_test=test == "cells")
     return Split(
         clients={n: parts[n] for n in rest if n not in new},
         newcomers={n: parts[n] for n in rest if n in new},
-        tested={n: parts[n] for n in names if n in kept_back},
+        tested={n: parts[n] for n in names if n not in rest},
     )
 
 
@@ -171,17 +180,14 @@ def stratified_share(labels: np.ndarray, share: float, rng: np.random.Generator)
     return chosen
 
 
-def _known(chosen: list[str], names: list[str], setting: str) -> None:
-    if unknown := set(chosen) - set(names):
-        raise InputError(f"{setting} names {', '.join(sorted(unknown))}; the clients are {', '.join(names)}")
-    if len(set(chosen)) >= len(names):
+def _known(chosen: Sequence[str | int], names: list[str], setting: str) -> set[str]:
+    """The clients chosen, some of all; chunks are named by numbers."""
+    known = set(map(str, chosen))
+    if unknown := known - set(names):
+        raise InputError(f"{setting} names {', '.join(sorted(unknown))}; the clients are {listed(names)}")
+    if len(known) >= len(names):
         raise InputError(f"{setting} holds out all {len(names)} clients; at least one must remain to train")
-
-
-def _newcomers(names: list[str], newcomers: int | list[str]) -> set[str]:
-    chosen = names[max(0, len(names) - newcomers) :] if isinstance(newcomers, int) else newcomers
-    _known(chosen, names, "split.newcomers")
-    return set(chosen)
+    return known
 
 
 def _check(parts: Sequence[Part], needs_test: bool) -> None:
@@ -189,6 +195,6 @@ def _check(parts: Sequence[Part], needs_test: bool) -> None:
         if len(part.train) == 0 or (needs_test and len(part.test) == 0):
             total = len(part.train) + len(part.validation) + len(part.test)
             raise InputError(
-                f"client {part.name!r} has {total} cells, too few to train and to test on; "
-                "choose another data.client_key"
+                f"client {part.name!r} has {total} cells, too few to train and to test on; choose another "
+                "data.client_key, fewer split.clients, or another split.test_share"
             )

@@ -1,10 +1,12 @@
 """Checks of an h5ad file before anything is read of it: what is wrong in a file must not crash the process."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import h5py
+import pandas as pd
+from anndata.io import read_elem
 
 from scfl_green.errors import InputError
 
@@ -24,17 +26,12 @@ def opened(path: Path) -> Iterator[h5py.File]:
         raise InputError(f"{path}: {error}") from None
     except MemoryError:
         raise InputError(f"{path}: it declares more data than there is memory for; write the file anew") from None
-    except (
-        OSError,
-        KeyError,
-        ValueError,
-        TypeError,
-        AttributeError,
-        IndexError,
-        RuntimeError,
-        NotImplementedError,
-    ) as error:
+    except Exception as error:  # anndata and h5py have no common one
         why = " ".join(str(error).split())[:200]
+        if "unable to lock" in why.lower():
+            raise InputError(f"{path}: open in another program, which must close it first ({why})") from error
+        if "plugin" in why or "required filter" in why:
+            raise InputError(f"{path}: its compression is not known here; write it anew with gzip") from error
         raise InputError(
             f"{path}: damaged, or not an h5ad file ({why}); write it anew with adata.write_h5ad"
         ) from error
@@ -62,3 +59,24 @@ def _stays_inside(group: h5py.Group, seen: set[int]) -> None:
         elif isinstance(item, h5py.Group) and (address := h5py.h5o.get_info(item.id).addr) not in seen:
             seen.add(address)
             _stays_inside(item, seen)
+
+
+def table(group: h5py.Group, wanted: Iterable[str | None]) -> pd.DataFrame:
+    """The wanted columns of obs or var that there are, and the index under its own name too; what else there is may be
+    anything, and is not read. ``attrs["all"]`` names all columns."""
+    if "__categories" in group:  # anndata 0.7, whose columns are not whole by themselves
+        frame = read_elem(group)
+        frame.attrs["all"] = list(frame.columns)
+        return frame
+    index = _text(group.attrs["_index"])
+    every = [_text(name) for name in group.attrs["column-order"]]
+    frame = pd.DataFrame(index=pd.Index(read_elem(group[index])))
+    for name in dict.fromkeys(name for name in wanted if name is not None):
+        if name in (*every, index):
+            frame[name] = read_elem(group[name])
+    frame.attrs["all"] = every
+    return frame
+
+
+def _text(value: object) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)

@@ -20,12 +20,14 @@ def packaged(name: str, path: str | list[str] | None = None) -> list[Path]:
     return [Path(str(place))]
 
 
-def files(path: str | list[str]) -> list[Path]:
+def files(path: str | list[str] | None) -> list[Path]:
     """The user's own file, or several, each of which is a client."""
+    if path is None:
+        raise InputError("data.path: the path of an h5ad file is expected, or a list of them")
     names = [path] if isinstance(path, str) else path
     places = [_locate(name) for name in names]
-    if len({place.resolve() for place in places}) < len(places):
-        raise InputError(f"data.path names the same file twice: {', '.join(map(str, names))}")
+    if len({sha256 for _, sha256 in contents(places)}) < len(places):
+        raise InputError(f"data.path names the same cells twice: {', '.join(map(str, names))}")
     return places
 
 
@@ -45,11 +47,13 @@ def fetched(file: str, path: str | list[str] | None, cache_in: str | None, fetch
 
 def cache_folder(folder: str | None) -> Path:
     """``paths.cache``, or else the system's folder for caches."""
-    if folder is not None:
-        return Path(folder).expanduser()
     import pooch
 
-    return Path(pooch.os_cache("scfl-green"))
+    place = Path(pooch.os_cache("scfl-green") if folder is None else folder).expanduser()
+    there = next(folder for folder in (place, *place.absolute().parents) if folder.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        raise InputError(f"paths.cache (SCFL_CACHE): {place} cannot be written; name another folder")
+    return place
 
 
 def contents(paths: Sequence[Path]) -> list[tuple[str, str]]:
@@ -65,10 +69,12 @@ def _sha256(path: Path, changed_ns: int) -> str:
 
 
 def _locate(path: str) -> Path:
-    if not path:
-        raise InputError("data.path: the path of an h5ad file is expected")
     places = dict.fromkeys([Path(path).expanduser(), Path(os.environ.get("SCFL_DATA", ".")).expanduser() / path])
     for place in places:
+        if place.is_file() and not os.access(place, os.R_OK):
+            raise InputError(f"{place}: no permission to read it")
         if place.is_file():
             return place
+        if place.is_dir():
+            raise InputError(f"{place} is a folder; a file is expected: of zarr, ad.read_zarr(...).write_h5ad(...)")
     raise InputError(f"no file at {' or '.join(str(p) for p in places)}; set data.path, or SCFL_DATA to its folder")

@@ -1,0 +1,93 @@
+"""The results page: docs/results.md and its figures, from finished sweeps.
+
+python -m benchmarks.results logs/sweeps/grid_pancreas [MORE SWEEPS ...]
+"""
+
+import shutil
+import sys
+from pathlib import Path
+
+import pandas as pd
+
+from scfl_green import tables
+from scfl_green.report import report
+
+DOCS = Path(__file__).parents[1] / "docs"
+FIGURES = ("regimes", "federated_opts", "central_opts", "front", "epochs", "finetune_emissions")
+
+
+def markdown(table: pd.DataFrame) -> str:
+    def text(value: object) -> str:
+        return (
+            f"{value:.3g}"
+            if isinstance(value, float) and abs(value) < 1e3
+            else f"{value:,.0f}"
+            if isinstance(value, float)
+            else str(value)
+        )
+
+    lines = ["| " + " | ".join(map(str, table.columns)) + " |", "|" + "---|" * len(table.columns)]
+    return "\n".join([*lines, *("| " + " | ".join(map(text, row)) + " |" for row in table.itertuples(index=False))])
+
+
+def of_sweep(folder: Path) -> str:
+    report(folder)
+    results = tables.read_results(folder)
+    trained = results[results["regime"] != "finetune"]
+    summary = tables.summarise(results)
+    shown = [
+        "regime",
+        "model",
+        "opt",
+        "runs",
+        "accuracy_mean",
+        "accuracy_std",
+        "emissions_g_mean",
+        "eaps_mean",
+        "eaps_cpu_mean",
+    ]
+    parts = [f"## {folder.name}", "### Means and standard deviation", markdown(summary[shown])]
+    if trained["opt"].nunique() > 1:
+        eaps = tables.compare(trained, "opt", "baseline").drop(columns="data")
+        won = tables.winners_beside_published(trained).drop(columns="data")
+        named = (~won["ours"].str.endswith("(tie)")).sum()
+        known = won[won["published"] != "–"]
+        inside = (
+            f"; the published one is among ours in {(known.iloc[:, -1] == 'yes').sum()} of {len(known)}"
+            if len(known)
+            else ""
+        )
+        parts += ["### EAPS of the opts, against baseline", markdown(eaps)]
+        parts += [f"### Winners by EAPS\n\nOne is named in {named} of {len(won)} cells{inside}.", markdown(won)]
+        beside = tables.beside_published(trained)
+        if not beside.empty:
+            columns = [
+                "regime",
+                "model",
+                "opt",
+                "accuracy",
+                "accuracy_published",
+                "emissions_g",
+                "emissions_g_published",
+            ]
+            parts += ["### Beside the published values", markdown(beside[columns])]
+    (DOCS / "figures").mkdir(parents=True, exist_ok=True)
+    for name in FIGURES:
+        for drawn in folder.glob(f"figures/*_{name}.png"):
+            shutil.copy(drawn, DOCS / "figures" / drawn.name)
+            parts.append(f"![{drawn.stem}](figures/{drawn.name})")
+    return "\n\n".join(parts)
+
+
+def main(folders: list[Path]) -> None:
+    head = (
+        "# Results\n\nMade by `python -m benchmarks.results` from the sweeps that its sections are named by (the README "
+        "says how they were run). EAPS is weighted F1 per kg CO2e of training and transfer; `eaps_cpu` counts the energy "
+        "of the CPU in training alone. Intervals are of the ratio, paired by seed; a winner is named only where its "
+        "interval against every other excludes 1."
+    )
+    (DOCS / "results.md").write_text("\n\n".join([head, *map(of_sweep, folders)]) + "\n")
+
+
+if __name__ == "__main__":
+    main([Path(folder) for folder in sys.argv[1:]])
