@@ -16,6 +16,13 @@ DOCS = Path(__file__).parents[1] / "docs"
 FIGURES = ("regimes", "federated_opts", "central_opts", "front", "epochs", "finetune_emissions")
 
 
+HEAD = """# Results
+
+Made by `python -m benchmarks.results` from the sweeps that name its sections; the README says how they were run.
+EAPS is weighted F1 per kg CO2e of training and transfer; `eaps_cpu` counts the energy of the CPU in training alone.
+Intervals are of the ratio, paired by seed; a winner is named only where its interval against every other excludes 1."""
+
+
 def markdown(table: pd.DataFrame) -> str:
     def text(value: object) -> str:
         return (
@@ -80,13 +87,7 @@ def of_sweep(folder: Path) -> str:
 
 
 def main(folders: list[Path]) -> None:
-    head = (
-        "# Results\n\nMade by `python -m benchmarks.results` from the sweeps that its sections are named by (the README "
-        "says how they were run). EAPS is weighted F1 per kg CO2e of training and transfer; `eaps_cpu` counts the energy "
-        "of the CPU in training alone. Intervals are of the ratio, paired by seed; a winner is named only where its "
-        "interval against every other excludes 1."
-    )
-    (DOCS / "results.md").write_text("\n\n".join([head, *map(of_sweep, folders)]) + "\n")
+    (DOCS / "results.md").write_text("\n\n".join([HEAD, *map(of_sweep, folders)]) + "\n")
 
 
 if __name__ == "__main__":

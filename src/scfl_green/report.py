@@ -161,7 +161,7 @@ def _method(folder: Path, results: pd.DataFrame) -> str:
     loads = f"{load.min():.0%} to {load.max():.0%}" if len(load) else "not known"
     return (
         f"<h2>How it was measured</h2><p>{escape(modes)}. Threads: {first['threads']}, cores: {first['cores']}, "
-        f"device: {escape(str(first['device']))} ({escape(str(first['processor']))}); load when a run started: {loads}. "
+        f"device: {escape(str(first['device']))} ({escape(str(first['processor']))}); load at the start: {loads}. "
         f"Versions: {escape(first['versions'])}. Network: see <code>carbon.network_kwh_per_gb</code>. "
         f"Command: <code>{escape(_command(folder))}</code></p>"
     )
