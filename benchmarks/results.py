@@ -16,10 +16,13 @@ DOCS = Path(__file__).parents[1] / "docs"
 FIGURES = ("regimes", "federated_opts", "central_opts", "front", "epochs", "finetune_emissions")
 
 
+METHOD = ["regime", "model", "opt"]
+SHOWN = [*METHOD, "runs", "accuracy_mean", "accuracy_std", "emissions_g_mean", "eaps_mean", "eaps_training_mean"]
+BESIDE = [*METHOD, "accuracy", "accuracy_published", "emissions_g", "emissions_g_published"]
 HEAD = """# Results
 
 Made by `python -m benchmarks.results` from the sweeps that name its sections; the README says how they were run.
-EAPS is weighted F1 per kg CO2e of training and transfer; `eaps_cpu` counts the energy of the CPU in training alone.
+EAPS is weighted F1 per kg CO2e of training and transfer; `eaps_training` counts no transfer.
 Intervals are of the ratio, paired by seed; a winner is named only where its interval against every other excludes 1."""
 
 
@@ -41,43 +44,20 @@ def of_sweep(folder: Path) -> str:
     report(folder)
     results = tables.read_results(folder)
     trained = results[results["regime"] != "finetune"]
-    summary = tables.summarise(results)
-    shown = [
-        "regime",
-        "model",
-        "opt",
-        "runs",
-        "accuracy_mean",
-        "accuracy_std",
-        "emissions_g_mean",
-        "eaps_mean",
-        "eaps_cpu_mean",
-    ]
-    parts = [f"## {folder.name}", "### Means and standard deviation", markdown(summary[shown])]
+    parts = [f"## {folder.name}", "### Means and standard deviation", markdown(tables.summarise(results)[SHOWN])]
     if trained["opt"].nunique() > 1:
-        eaps = tables.compare(trained, "opt", "baseline").drop(columns="data")
         won = tables.winners_beside_published(trained).drop(columns="data")
         named = (~won["ours"].str.endswith("(tie)")).sum()
         known = won[won["published"] != "–"]
-        inside = (
-            f"; the published one is among ours in {(known.iloc[:, -1] == 'yes').sum()} of {len(known)}"
-            if len(known)
-            else ""
-        )
-        parts += ["### EAPS of the opts, against baseline", markdown(eaps)]
-        parts += [f"### Winners by EAPS\n\nOne is named in {named} of {len(won)} cells{inside}.", markdown(won)]
-        beside = tables.beside_published(trained)
-        if not beside.empty:
-            columns = [
-                "regime",
-                "model",
-                "opt",
-                "accuracy",
-                "accuracy_published",
-                "emissions_g",
-                "emissions_g_published",
-            ]
-            parts += ["### Beside the published values", markdown(beside[columns])]
+        inside = (known["published one is among ours"] == "yes").sum()
+        among = f" The published winner is among ours in {inside} of {len(known)}." if len(known) else ""
+        parts += ["### EAPS of the opts, against baseline"]
+        parts += [markdown(tables.compare(trained, "opt", "baseline").drop(columns="data"))]
+        parts += ["### Winners by EAPS of training alone, as the study counted"]
+        parts += [f"One is named in {named} of {len(won)} cells.{among}", markdown(won)]
+    beside = tables.beside_published(trained)
+    if not beside.empty:
+        parts += ["### Beside the published values", markdown(beside[BESIDE])]
     (DOCS / "figures").mkdir(parents=True, exist_ok=True)
     for name in FIGURES:
         for drawn in folder.glob(f"figures/*_{name}.png"):

@@ -60,7 +60,9 @@ def _tables(results: pd.DataFrame, summary: pd.DataFrame) -> list[tuple[str, pd.
         if trained[over].nunique() > 1:
             found.append((title, tables.compare(trained, over, "baseline" if over == "opt" else None)))
     if trained["opt"].nunique() > 1 and trained["model"].nunique() > 1:
-        found.append(("Winners by EAPS, beside the study's", tables.winners_beside_published(trained)))
+        found.append(
+            ("Winners by EAPS of training alone, beside the study's", tables.winners_beside_published(trained))
+        )
     found.append(("The published values beside ours", tables.beside_published(trained)))
     if "scratch_accuracy" in results:
         tuned = results[results["regime"] == "finetune"]
