@@ -20,7 +20,7 @@ from scfl_green.errors import InputError
 # A user's: shown in one line. Anything else is a bug of ours, and shows its traceback.
 MISTAKES = (HydraException, OmegaConfBaseException, InputError)
 # Overrides that say how to fine-tune, and not from what.
-OF_FINE_TUNING = ("regime.", "weights-", "callbacks-", "trainer.max_epochs-")
+OF_FINE_TUNING = ("finetuning.", "weights-", "callbacks-", "budget.", "trainer.max_epochs-", "model.optimizer.lr-")
 
 
 def run_name(regime: str = "", *, skipped: tuple[str, ...] = (), _root_: DictConfig) -> str:

@@ -15,6 +15,7 @@ from jobs import SPLIT, make_job, split_of
 from scfl_green.carbon import EnergyMeter
 from scfl_green.data.cells import Cells
 from scfl_green.data.partition import Part, Split, iid
+from scfl_green.errors import InputError
 from scfl_green.federated.apps import client_app, server_app
 from scfl_green.federated.grid import LocalGrid
 from scfl_green.federated.simulate import simulate
@@ -25,7 +26,7 @@ ONE = {"min_train_nodes": 1, "min_evaluate_nodes": 1, "min_available_nodes": 1}
 
 
 def federate(job: Job, strategy: FedAvg | None = None, rounds: int = 2, local_epochs: int = 1) -> Weights:
-    return simulate(job, list(job.split.clients.values()), strategy or FedAvg(**ONE), rounds, local_epochs)
+    return simulate(job, list(job.split.clients.values()), strategy or FedAvg(**ONE), rounds, local_epochs).weights
 
 
 def same(one: Weights, other: Weights) -> bool:
@@ -74,7 +75,7 @@ def test_equal_clients_average_to_what_one_of_them_learns(few: Cells, meter: Ene
     # The same cells in the same order under four names: a client's shuffling is seeded by its name.
     app_parts = [replace(part, name="a")] * 4
     job = make_job(few, meter, Split({"a": app_parts[0]}, {}))
-    together = simulate(job, app_parts, FedAvg(**ONE), 2, 1)
+    together = simulate(job, app_parts, FedAvg(**ONE), 2, 1).weights
     for name in alone:
         torch.testing.assert_close(together[name], alone[name], rtol=1e-6, atol=1e-7)
 
@@ -85,7 +86,7 @@ def test_clients_weigh_as_many_as_their_training_cells(few: Cells, meter: Energy
     parts = list(job.split.clients.values())
     fits = [job.fit(part, start, epochs=1, round_number=1) for part in parts]
     cells = [len(part.train) for part in parts]
-    result = simulate(job, parts, FedAvg(**ONE), 1, 1)
+    result = simulate(job, parts, FedAvg(**ONE), 1, 1).weights
     for name, value in result.items():
         expected = sum(w[name].double() * n for (w, _), n in zip(fits, cells, strict=True)) / sum(cells)
         torch.testing.assert_close(value, expected.float(), rtol=1e-6, atol=1e-8)
@@ -117,7 +118,7 @@ def test_a_clients_exception_ends_the_run(few: Cells, meter: EnergyMeter) -> Non
     app = client_app(job, [])
     grid = LocalGrid(app, ["nobody"], meter)
     server = server_app(job, FedAvg(**ONE), rounds=1, local_epochs=1, evaluate=False, on_round=lambda *_: None)
-    with pytest.raises(IndexError):
+    with pytest.raises(InputError, match=r"0 of 1 clients replied well.*client 1: error 2"):
         server(grid, Context(run_id=0, node_id=0, node_config={}, state=RecordDict(), run_config={}))
 
 

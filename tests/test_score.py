@@ -53,6 +53,11 @@ def test_identical_methods_tie(n: int) -> None:
     assert named <= 5
 
 
+def test_nothing_is_known_of_a_run_that_failed() -> None:
+    for other in ([1.0, 1.0, 0.0], [1.0, 1.0, float("nan")]):
+        assert set(winners({"a": [1.0, 1.0, 1.0], "b": other})) == {"a", "b"}
+
+
 def test_a_clear_winner_is_named_and_close_ones_tie() -> None:
     named = [winners({"a": runs(3, 2.0), "b": runs(3), "c": runs(3, 1.2)}) for _ in range(50)]
     assert sum(won == ["a"] for won in named) >= 48

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 from scfl_green.data.prepare import CLIP, Preparation
+from scfl_green.data.seen import Seen
 from scfl_green.data.sums import TARGET_SUM
 from scfl_green.errors import InputError
 from scfl_green.files import write_atomically
@@ -19,21 +19,14 @@ from scfl_green.job import Weights
 
 
 def write_model(
-    folder: Path,
-    weights: Weights,
-    preparation: Preparation,
-    types: tuple[str, ...],
-    model: dict[str, Any],
-    clients: Iterable[str],
+    folder: Path, weights: Weights, preparation: Preparation, types: tuple[str, ...], model: dict[str, Any], seen: Seen
 ) -> None:
-    """``weights.safetensors``, and ``model.json`` with all that is needed to use them elsewhere.
-
-    ``clients`` names those whose cells the weights have been trained on, in this run or before.
-    """
+    """``weights.safetensors``, and ``model.json`` with all that is needed to use them elsewhere and the cells that they
+    have seen, in this run or before."""
     about = {
         "model": model,
         "cell_types": list(types),
-        "clients": sorted(clients),
+        "trained_on": seen.to_json(),
         "normalise_to": TARGET_SUM if preparation.preprocess else None,
         "clip": CLIP,
         "genes": {field: getattr(preparation, field).tolist() for field in GENE_FIELDS},
@@ -48,13 +41,13 @@ GENE_FIELDS = ("genes", "symbols", "mean", "scale")
 
 @dataclass(frozen=True)
 class Start:
-    """What an earlier run left: weights, the preparation and cell types that they belong to, and the clients
-    whose cells they have seen, and what training them emitted, transfer included (None where that is not known)."""
+    """What an earlier run left: weights, the preparation and cell types that they belong to, what they have
+    been trained on, and what training them emitted, transfer included (None where that is not known)."""
 
     weights: Weights
     preparation: Preparation
     types: tuple[str, ...]
-    clients: frozenset[str]
+    seen: Seen
     sha256: str
     emissions_kg: float | None
 
@@ -71,6 +64,7 @@ def read_model(folder: str) -> Start:
             **{field: np.array(genes[field], dtype=np.float32) for field in GENE_FIELDS[2:]},
             preprocess=about["normalise_to"] is not None,
         )
+        seen = Seen.from_json(about["trained_on"])
     except FileNotFoundError as error:
         raise InputError(
             f"weights={folder}: no {Path(error.filename).name} there; name the folder of a finished run, "
@@ -80,8 +74,7 @@ def read_model(folder: str) -> Start:
     except (SafetensorError, ValueError, KeyError) as error:
         raise InputError(f"weights={folder}: damaged files ({type(error).__name__}); run it again") from error
     sha256 = hashlib.sha256(stored).hexdigest()
-    clients = frozenset(about["clients"])
-    return Start(weights, preparation, tuple(about["cell_types"]), clients, sha256, _emitted(path / "result.json"))
+    return Start(weights, preparation, tuple(about["cell_types"]), seen, sha256, _emitted(path / "result.json"))
 
 
 def _emitted(record: Path) -> float | None:

@@ -21,16 +21,15 @@ from scfl_green.settings import Data
 
 def load_dataset(cfg: DictConfig, paths: Sequence[Path], start: Start | None, meter: EnergyMeter | None) -> Dataset:
     """The prepared dataset, from ``paths.cache`` where it is there already."""
-    config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
-    data = {
-        key: value
-        for key, value in config["data"].items()
-        if key in Data.model_fields and key not in ("batch_size", "path")
-    }
-    settled = {"data": data, "files": contents(paths), "genes": config["genes"], "split": config["split"]}
-    kept = kept_in(cache_folder(cfg.paths.cache), settled | {"weights": start and start.sha256})
+    config: dict[str, Any] = {of: OmegaConf.to_container(cfg[of], resolve=True) for of in ("data", "genes", "split")}
+    of_data = set(Data.model_fields) - {"path", "batch_size"}
+    data = {key: value for key, value in config["data"].items() if key in of_data}
+    settled = config | {"data": data, "files": contents(paths)}
+    if start is not None:
+        settled |= {"preparation": start.preparation.key(), "types": start.types}
+    kept = kept_in(cache_folder(cfg.paths.cache), settled)
     if kept.is_dir():
-        return load(kept)
+        return _unseen(load(kept), paths, start)
     reading = {field.name: cfg.data[field.name] for field in fields(Reading)}
     preprocess = cfg.data.preprocess != "none"
     if start is not None and start.preparation.preprocess != preprocess:
@@ -43,7 +42,7 @@ def load_dataset(cfg: DictConfig, paths: Sequence[Path], start: Start | None, me
     except InputError as error:
         named = any(path.name in str(error) for path in paths)
         raise error if named else InputError(f"{', '.join(path.name for path in paths)}: {error}") from None
-    return prepare(
+    dataset = prepare(
         cells,
         split,
         instantiate(cfg.genes),
@@ -53,6 +52,14 @@ def load_dataset(cfg: DictConfig, paths: Sequence[Path], start: Start | None, me
         sum_up=partial(instantiate(cfg.gene_sums), meter=meter),
         preparation=start.preparation if start else None,
     )
+    return _unseen(dataset, paths, start)
+
+
+def _unseen(dataset: Dataset, paths: Sequence[Path], start: Start | None) -> Dataset:
+    """The dataset, where the weights to start from have not been trained on its test cells."""
+    if start is not None:
+        start.seen.check(dataset.split, contents(paths), len(dataset.features.labels))
+    return dataset
 
 
 def make_job(cfg: DictConfig, dataset: Dataset, start: Start | None, meter: EnergyMeter, report: Report) -> Job:
@@ -81,6 +88,6 @@ def make_job(cfg: DictConfig, dataset: Dataset, start: Start | None, meter: Ener
         prune=instantiate(cfg.prune),
         budget=instantiate(cfg.budget),
         pretraining_kg=start.emissions_kg if start else None,
-        seen=start.clients if start else frozenset(),
+        seen=start.seen.clients if start else frozenset(),
         pretrained=start.weights if start else None,
     )

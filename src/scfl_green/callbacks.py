@@ -78,11 +78,11 @@ class Freeze(pl.Callback):
         for prefix in self.prefixes:
             if not any(name.startswith(prefix) for name in names):
                 raise InputError(
-                    f"regime.freeze: no parameter's name begins with {prefix}; there are {', '.join(names)}"
+                    f"finetuning.freeze: no parameter's name begins with {prefix}; there are {', '.join(names)}"
                 )
         self.frozen = [p for name, p in pl_module.named_parameters() if name.startswith(self.prefixes)]
         if len(self.frozen) == len(names):
-            raise InputError("regime.freeze: nothing is left to train")
+            raise InputError("finetuning.freeze: nothing is left to train")
         for parameter in self.frozen:
             parameter.requires_grad_(False)
 

@@ -10,6 +10,7 @@ import psutil
 import pytorch_lightning as pl
 from codecarbon import OfflineEmissionsTracker
 from codecarbon.core.cpu import DEFAULT_POWER_PER_CORE
+from codecarbon.core.util import count_cpus
 from codecarbon.external.hardware import CPU
 from codecarbon.input import DataSource
 
@@ -32,11 +33,18 @@ class EnergyMeter(Ledger):
     """One CodeCarbon tracker for a run, whose readings are shared out among phases, rounds and clients.
 
     The tracker's clock ticks too coarsely for a client's fit, so it measures from one ``read`` to the next. Every
-    joule of the run is in exactly one entry; what lies outside any phase is ``other``. No network is used.
+    joule that was read is in exactly one entry; what lies outside any phase is ``other``. No network is used.
     """
 
-    def __init__(self, country: str, cpu_watts: float | None = None, ram_watts: float | None = None) -> None:
+    def __init__(
+        self,
+        country: str,
+        cpu_watts: float | None = None,
+        ram_watts: float | None = None,
+        network_kwh_per_gb: float = 0.0,
+    ) -> None:
         super().__init__()
+        self.network_kwh_per_gb = network_kwh_per_gb
         self.country, self.intensity = country, carbon_intensity(country)
         self.given = {"cpu": cpu_watts, "ram": ram_watts}
         # Of the minute before, as a share of all cores: what else ran.
@@ -91,6 +99,11 @@ class EnergyMeter(Ledger):
         """Stop the tracker; what was not read is lost."""
         self._tracker.stop()
 
+    def transfer(self) -> tuple[float, float]:
+        """kWh and kg CO2e of moving the bytes of training so far."""
+        kwh = sum(self.moved()) / 1e9 * self.network_kwh_per_gb
+        return kwh, kwh * self.intensity
+
     @property
     def mode(self) -> str:
         """How each part was measured and with what power, and where that comes from, e.g. ``cpu: cpu_load x 8 W
@@ -99,8 +112,10 @@ class EnergyMeter(Ledger):
         for hardware in self._tracker._hardware:
             name = type(hardware).__name__.lower()
             given = "given" if self.given.get(name) else None
-            if isinstance(hardware, CPU):
-                guess = hardware._tdp == DEFAULT_POWER_PER_CORE * psutil.cpu_count()
+            if isinstance(hardware, CPU) and hardware._mode not in ("cpu_load", "constant"):
+                parts.append(f"cpu: {hardware._mode}, measured for the whole machine")
+            elif isinstance(hardware, CPU):
+                guess = hardware._tdp == DEFAULT_POWER_PER_CORE * count_cpus()
                 known = f"guessed: {DEFAULT_POWER_PER_CORE} W a thread" if guess else f"of a {hardware._model}"
                 parts.append(f"cpu: {hardware._mode} x {hardware._tdp:g} W ({given or known})")
             elif name == "ram":
@@ -111,7 +126,7 @@ class EnergyMeter(Ledger):
 
 
 def _clock() -> tuple[float, float]:
-    """Wall and CPU seconds; those of living and ended child processes included."""
+    """Wall and CPU seconds, those of child processes that have ended included."""
     own = psutil.Process().cpu_times()
     return time.perf_counter(), time.process_time() + own.children_user + own.children_system
 

@@ -100,9 +100,9 @@ def front(results: pd.DataFrame, title: str) -> Figure:
 def where_energy_went(ledger: pd.DataFrame, title: str) -> Figure:
     """Of one federated run: energy by client and by round, what moving the bytes took apart."""
     figure = Figure(figsize=(8, 3), layout="constrained")
-    parts = ("training: CPU", "training: RAM", "network")
+    parts = [part for part in ("training: CPU", "training: GPU", "training: RAM", "network") if ledger[part].any()]
     for axes, of in zip(figure.subplots(1, 2), ("client", "round"), strict=True):
-        by = ledger.groupby(of)[list(parts)].sum()
+        by = ledger.groupby(of)[parts].sum()
         base = pd.Series(0.0, index=by.index)
         for place, part in enumerate(parts):
             axes.bar([str(name)[:14] for name in by.index], by[part], bottom=base, label=part, color=COLOURS[place])

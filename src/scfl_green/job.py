@@ -76,6 +76,7 @@ class Job:
     train_flops: float = field(default=0.0, init=False)
     cells_seen: int = field(default=0, init=False)
     confusion: Tensor = field(init=False)
+    last_good: Weights | None = field(default=None, init=False)
     _flops: dict[int, float] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
@@ -85,12 +86,22 @@ class Job:
         self.untrained = self.weights()
         self.initial = self.pretrained or self.untrained
 
-    def ended(self, unit: str, total: int, step: int, metrics: dict[str, float]) -> bool:
-        """Report a finished round or epoch; true where the budget is spent."""
-        self.report(unit, total, step, metrics)
-        f1 = metrics.get("validation/weighted_f1", 0.0)
-        self.history.append((self.meter.total(FIT).emissions_kg * 1e3, f1))
+    def ended(self, unit: str, total: int, step: int, metrics: dict[str, float], fit_as: str = FIT) -> bool:
+        """Report a finished round or epoch (or only measure it, if its fit does not count); true: the budget is spent."""
+        if fit_as == FIT:
+            self.report(unit, total, step, metrics)
+        else:
+            self.meter.read()
+        self.history.append(self._spent(fit_as, metrics))
         return self.budget is not None and self.budget.spent(self.history)
+
+    def _spent(self, phase: str, metrics: dict[str, float]) -> tuple[float, float]:
+        """Grams of CO2e spent on a phase so far, and the weighted F1 on validation cells that they have bought."""
+        if self.budget is not None and "validation/weighted_f1" not in metrics:
+            raise InputError("callbacks=carbon_budget keeps the best weights on validation cells, and there are none")
+        used = self.meter.total(phase)
+        transfer_kg = self.meter.transfer()[1] if phase == FIT else 0.0
+        return (used.emissions_kg + transfer_kg) * 1e3, metrics.get("validation/weighted_f1", 0.0)
 
     def weights(self) -> Weights:
         """A copy of those that the model has now."""
@@ -149,8 +160,7 @@ class Job:
         every = torch.cat([*predicted.values()]), torch.cat([*labels.values()])
         self.confusion = multiclass_confusion_matrix(*every, n_types)
         together = classification_scores(*every, n_types)
-        by_part = {name: classification_scores(predicted[name], labels[name], n_types) for name in predicted}
-        return {"": together} | by_part
+        return {"": together} | {n: classification_scores(predicted[n], labels[n], n_types) for n in predicted}
 
     def warm_up(self) -> None:
         """One step that counts for nothing, so that the first fit does not pay for what a process does once."""
@@ -161,6 +171,11 @@ class Job:
             trainer = self.trainer(max_epochs=1, limit_val_batches=0, **QUIET)
             trainer.fit(self.model, datamodule=CellDataModule(self.features, few, self.batch_size, [self.seed]))
         self.model.load_state_dict(weights)
+
+    @property
+    def device(self) -> str:
+        """The kind of device that fits run on: ``cpu``, ``cuda``, ..."""
+        return self.trainer(**QUIET).strategy.root_device.type
 
     @property
     def precision(self) -> str:

@@ -8,7 +8,7 @@ import psutil
 import torch
 
 from scfl_green.job import Job
-from scfl_green.ledger import FIT
+from scfl_green.ledger import FIT, PREPARE
 from scfl_green.regimes import Outcome
 from scfl_green.score import eaps
 
@@ -17,13 +17,7 @@ PACKAGES = ("torch", "pytorch-lightning", "flwr", "codecarbon", "scfl-green")
 
 
 def make_record(
-    what: dict[str, Any],
-    job: Job,
-    outcome: Outcome,
-    scores: dict[str, float],
-    *,
-    network_kwh_per_gb: float,
-    min_seconds: float,
+    what: dict[str, Any], job: Job, outcome: Outcome, scores: dict[str, float], *, min_seconds: float
 ) -> dict[str, Any]:
     """The fields of ``result.json`` in their order; ``what`` names what was run.
 
@@ -31,9 +25,9 @@ def make_record(
     """
     meter, trained = job.meter, job.meter.total(FIT)
     bytes_up, bytes_down = meter.moved()
-    transfer_kwh = (bytes_up + bytes_down) / 1e9 * network_kwh_per_gb
-    transfer_kg = transfer_kwh * meter.intensity
-    return what | {
+    transfer_kwh, transfer_kg = meter.transfer()
+    first = {name: value for name, value in what.items() if name != "method"}
+    return first | {
         "cells_train": sum(len(p.train) for p in outcome.parts),
         "cells_test": sum(len(p.test) for p in job.split.to_test(outcome.parts)),
         "genes": job.features.n_genes,
@@ -60,16 +54,19 @@ def make_record(
         "versions": {package: version(package) for package in PACKAGES},
         "too_short": trained.seconds < min_seconds,
         "cells_seen": job.cells_seen,
+        # Of the sums by gene, which are asked for once: nothing where the prepared dataset was there already.
+        "bytes_prepare": meter.total(PREPARE).bytes_up + meter.total(PREPARE).bytes_down,
         "eaps_cpu": eaps(scores["weighted_f1"], trained.energy_cpu_kwh * meter.intensity),
         **outcome.more,
         **_machine(job),
+        "method": what["method"],
     }
 
 
 def _machine(job: Job) -> dict[str, Any]:
     """The state of the machine, by which figures of two runs may differ."""
     return {
-        "device": job.model.device.type,
+        "device": job.device,
         "threads": torch.get_num_threads(),
         "cores": psutil.cpu_count(),
         "load_at_start": job.meter.load_at_start,

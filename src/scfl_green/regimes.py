@@ -36,12 +36,13 @@ def central(job: Job, *, epochs: int) -> Outcome:
     return Outcome(weights, parts, len(job.history))
 
 
-def federated(job: Job, *, strategy: Any, rounds: int, local_epochs: int) -> Outcome:
+def federated(job: Job, *, strategy: Any, rounds: int, local_epochs: int, min_clients: int | None = None) -> Outcome:
     """Train where the cells are and average the weights, by a strategy of ``flwr.serverapp.strategy``."""
     parts = list(job.split.clients.values())
-    weights = simulate(job, parts, strategy, rounds, local_epochs)
+    federation = simulate(job, parts, strategy, rounds, local_epochs, min_clients)
     done = len(job.history)
-    return Outcome(weights, parts, done * local_epochs, done, local_epochs)
+    more = {"clients_by_round": federation.clients_by_round, "refused": federation.refused}
+    return Outcome(federation.weights, parts, done * local_epochs, done, local_epochs, more)
 
 
 def finetune(
@@ -63,28 +64,42 @@ def finetune(
     """
     part = _newcomer(job, client)
     frozen = [Freeze(freeze)] if freeze else []
-    tuned, curve = _arm(job, part, "from the federation", job.initial, epochs, patience, frozen, FIT)
-    _, scratch = _arm(job, part, "from scratch", job.untrained, epochs, patience, [], "scratch")
-    target = target_f1 or min(max(row["test_weighted_f1"] for row in rows) for rows in (curve, scratch))
-    return Outcome(
-        tuned, [part], len(curve), more=_compared(curve, scratch, target, job.pretraining_kg), rows=curve + scratch
-    )
+    tuned = _arm(job, part, "from the federation", job.initial, epochs, patience, frozen, FIT)
+    scratch = _arm(job, part, "from scratch", job.untrained, epochs, patience, [], "scratch")
+    compared = _compared(tuned, scratch, target_f1, job.pretraining_kg)
+    return Outcome(tuned.weights, [part], len(tuned.rows), more=compared, rows=tuned.rows + scratch.rows)
 
 
 def _newcomer(job: Job, client: str | None) -> Part:
     newcomers = job.split.newcomers
+    if job.prune is not None:
+        raise InputError("opt=prune prunes before fine-tuning: fine-tune the weights of a pruned run")
     if job.pretrained is None:
         raise InputError("regime=finetune starts from an earlier run: name its folder with weights=logs/runs/NAME")
     if not newcomers:
         raise InputError("regime=finetune needs a client that was held out: set split.newcomers")
     if client is not None and client not in newcomers:
-        raise InputError(f"regime.client={client}: the newcomers are {', '.join(newcomers)}")
+        raise InputError(f"finetuning.client={client}: the newcomers are {', '.join(newcomers)}")
     part = newcomers[client] if client else next(iter(newcomers.values()))
     if part.name in job.seen:
         raise InputError(f"the weights have been trained on cells of {part.name!r}: it is no newcomer to them")
     if not job.split.to_test([part]):
         raise InputError(f"newcomer {part.name!r} has no test cells: use split.test=cells")
     return part
+
+
+@dataclass(frozen=True)
+class Arm:
+    """Weights arrived at, their scores on the test cells, and a row an epoch: scores on validation and test cells, and
+    what had been used by then."""
+
+    weights: Weights
+    scores: dict[str, float]
+    rows: list[dict[str, Any]]
+
+    def at(self, f1: float) -> dict[str, Any]:
+        """The first epoch that reached a weighted F1 on the test cells; nothing where none did."""
+        return next((row for row in self.rows if row["test_weighted_f1"] >= f1), {})
 
 
 def _arm(
@@ -96,15 +111,13 @@ def _arm(
     patience: int | None,
     callbacks: Sequence[Callback],
     fit_as: str,
-) -> tuple[Weights, list[dict[str, Any]]]:
-    """Weights arrived at, and a row an epoch: scores on validation and test cells, and what had been used by then."""
+) -> Arm:
     rows: list[dict[str, Any]] = []
     kept: list[Weights] = []
+    job.history.clear()
 
     def after(epoch: int, metrics: dict[str, float]) -> bool:
-        enough = job.ended("epoch", epochs, epoch, metrics) if fit_as == FIT else False
-        if fit_as != FIT:
-            job.meter.read()
+        enough = job.ended("epoch", epochs, epoch, metrics, fit_as)
         used = job.meter.total(fit_as)
         of_validation = metrics.get("validation/weighted_f1")
         spent = {"energy_kwh": used.energy_kwh, "emissions_kg": used.emissions_kg}
@@ -116,27 +129,26 @@ def _arm(
     tested = job.split.to_test([part])
     for row, of_epoch in zip(rows, kept, strict=True):
         row.update({f"test_{name}": value for name, value in job.test(tested, of_epoch)[""].items()})
-    return weights, rows
+    return Arm(weights, job.test(tested, weights)[""], rows)
 
 
-def _compared(
-    curve: list[dict[str, Any]], scratch: list[dict[str, Any]], target: float, pretraining_kg: float | None
-) -> dict[str, Any]:
+def _compared(tuned: Arm, scratch: Arm, target: float | None, pretraining_kg: float | None) -> dict[str, Any]:
     """What each arm needed to reach the target (None where it did not), and after how many newcomers what pre-training
     emitted is paid back."""
-    tuned, alone = (next((r for r in rows if r["test_weighted_f1"] >= target), {}) for rows in (curve, scratch))
-    saved_kg = alone["emissions_kg"] - tuned["emissions_kg"] if tuned and alone else 0.0
+    f1 = target or min(max(row["test_weighted_f1"] for row in arm.rows) for arm in (tuned, scratch))
+    first, alone = tuned.at(f1), scratch.at(f1)
+    saved_kg = alone["emissions_kg"] - first["emissions_kg"] if first and alone else 0.0
     needed = {
         f"{arm}_{of}_to_target": row.get(of)
-        for arm, row in (("tuned", tuned), ("scratch", alone))
+        for arm, row in (("tuned", first), ("scratch", alone))
         for of in ("epoch", "energy_kwh", "emissions_kg")
     }
     return {
-        "target_f1": target,
+        "target_f1": f1,
         **needed,
-        "scratch_accuracy": scratch[-1]["test_accuracy"],
-        "scratch_weighted_f1": scratch[-1]["test_weighted_f1"],
-        "scratch_emissions_kg": scratch[-1]["emissions_kg"],
+        "scratch_accuracy": scratch.scores["accuracy"],
+        "scratch_weighted_f1": scratch.scores["weighted_f1"],
+        "scratch_emissions_kg": scratch.rows[-1]["emissions_kg"],
         "pretraining_emissions_kg": pretraining_kg,
         "newcomers_to_pay_back": pretraining_kg / saved_kg if pretraining_kg and saved_kg > 0 else None,
     }
@@ -155,7 +167,7 @@ def _alone(
     """Fits one part, in two stages with pruning in between where there is any to do."""
     if patience is not None:
         if not len(part.validation):
-            raise InputError("regime.patience stops by validation cells: set split.validation above 0")
+            raise InputError("finetuning.patience stops by validation cells: set split.validation above 0")
         stop = EarlyStopping("validation/weighted_f1", mode="max", patience=patience)
         callbacks = [*callbacks, stop, BestWeights()]
     done = 0

@@ -52,7 +52,7 @@ def report(folder: Path, country: str | None = None) -> Path:
 
 def _tables(results: pd.DataFrame, summary: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
     trained = results[results["regime"] != "finetune"]
-    found = [("All methods", summary)]
+    found = [("All methods", summary.loc[:, ~summary.columns.str.contains("_low|_high")])]
     for over, title in (
         ("opt", "EAPS of the opts of every framework, against baseline"),
         ("model", "EAPS of the frameworks"),
@@ -111,21 +111,22 @@ def _folder_of(folder: Path, run: pd.Series) -> Path:
 
 
 def _ledger(folder: Path, run: pd.Series) -> pd.DataFrame:
-    """Wh by client and round, of the training and the validation of a federated run."""
+    """Wh by client and round of a federated run: of training, and of the network, for validation too."""
     rows = pd.read_csv(_folder_of(folder, run) / "energy.csv", keep_default_na=False)
     rows = rows[rows["phase"].isin(["fit", "validate"])]
     share = (rows["bytes_up"] + rows["bytes_down"]) / max(run["bytes_up"] + run["bytes_down"], 1)
     trains = rows["phase"] == "fit"
-    return rows.assign(**{
-        "training: CPU": rows["energy_cpu_kwh"] * trains * 1e3, "training: RAM": rows["energy_ram_kwh"] * trains * 1e3,
-        "network": share * run["transfer_wh"],
-    })  # fmt: skip
+    by_part = {part: rows[f"energy_{part.lower()}_kwh"] * trains * 1e3 for part in ("CPU", "GPU", "RAM")}
+    return rows.assign(**{f"training: {part}": wh for part, wh in by_part.items()}, network=share * run["transfer_wh"])
 
 
 def _curves(folder: Path, runs: pd.DataFrame) -> pd.DataFrame:
     """The epochs of both arms of all fine-tuning runs."""
-    tuned = [run for _, run in runs[runs["regime"] == "finetune"].iterrows()]
-    read = [pd.read_csv(_folder_of(folder, r) / "finetune.csv").assign(model=r["model"], seed=r["seed"]) for r in tuned]
+    read = []
+    for _, run in runs[runs["regime"] == "finetune"].iterrows():
+        rows = pd.read_csv(_folder_of(folder, run) / "finetune.csv").assign(model=run["model"], seed=run["seed"])
+        rows["emissions_kg"] *= run["emissions_g"] / run["energy_wh"] / run["carbon_intensity_kg_per_kwh"]
+        read.append(rows)
     return pd.concat(read, ignore_index=True) if read else pd.DataFrame()
 
 

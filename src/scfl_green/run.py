@@ -1,8 +1,9 @@
-"""From a configuration to a record: the last file that sees a DictConfig."""
+"""From a configuration to a record."""
 
 import hashlib
 import json
 import logging
+import os
 import shutil
 import warnings
 from collections.abc import Sequence
@@ -23,6 +24,7 @@ from scfl_green.artifacts import Start, read_model, write_model
 from scfl_green.assemble import load_dataset, make_job
 from scfl_green.carbon import EnergyMeter
 from scfl_green.data.dataset import Dataset
+from scfl_green.data.seen import Seen
 from scfl_green.data.sources import contents
 from scfl_green.errors import InputError
 from scfl_green.files import write_atomically
@@ -59,13 +61,14 @@ def run(cfg: DictConfig) -> dict[str, Any]:
         warnings.filterwarnings("ignore", message=message)
     pl.seed_everything(cfg.seed, verbose=False)
     torch.set_num_threads(cfg.threads)
-    meter = EnergyMeter(cfg.carbon.country, cfg.carbon.cpu_watts, cfg.carbon.ram_watts)
+    carbon = cfg.carbon
+    meter = EnergyMeter(carbon.country, carbon.cpu_watts, carbon.ram_watts, carbon.network_kwh_per_gb)
     try:
         with meter.phase(PREPARE):
             dataset = load_dataset(cfg, paths, start, meter)
             if HydraConfig.get().mode != RunMode.MULTIRUN or HydraConfig.get().job.num == 0:
                 print_cells(dataset)
-        return _train(cfg, config, what, dataset, start, meter, folder)
+        return _train(cfg, config, what, dataset, paths, start, meter, folder)
     finally:
         meter.close()
 
@@ -76,9 +79,15 @@ def _what(config: dict[str, Any], paths: Sequence[Path], start: Start | None) ->
     # Files are known by their content, wherever they lie and came from.
     data = {key: value for key, value in config["data"].items() if key not in ("source", "path", "likes")}
     hashed = config | {"data": data, "weights": start and start.sha256, "files": contents(paths)}
-    fingerprint = hashlib.sha256(json.dumps(hashed, sort_keys=True).encode()).hexdigest()[:16]
+    # Equal in runs that repeat each other: the seed, and the weights that come from it, are all that differs.
+    split = {key: value for key, value in config["split"].items() if key != "seed"}
+    method = {key: value for key, value in hashed.items() if key not in ("seed", "weights")} | {"split": split}
     named = {"data": config["data"]["name"]} | {key: choices[key] for key in ("model", "opt", "regime", "split")}
-    return named | {"seed": config["seed"], "fingerprint": fingerprint}
+    return named | {"seed": config["seed"], "fingerprint": _hash(hashed), "method": _hash(method)}
+
+
+def _hash(value: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _finished(folder: Path, fingerprint: str) -> dict[str, Any] | None:
@@ -105,39 +114,43 @@ def _train(
     config: dict[str, Any],
     what: dict[str, Any],
     dataset: Dataset,
+    paths: Sequence[Path],
     start: Start | None,
     meter: EnergyMeter,
     folder: Path,
 ) -> dict[str, Any]:
+    cells = contents(paths), len(dataset.features.labels)
     with Tracker(folder, meter, config, partial(instantiate, cfg.logger)) as tracker:
         job = make_job(cfg, dataset, start, meter, tracker.report)
         job.warm_up()
-        outcome = instantiate(cfg.regime, _convert_="all")(job)
+        try:
+            outcome = instantiate(cfg.regime, _convert_="all")(job)
+        except InputError:
+            if job.last_good is not None and job.history:
+                seen = Seen.of(list(job.split.clients.values()), *cells, start.seen if start else None)
+                write_model(folder, job.last_good, dataset.preparation, dataset.types, config["model"], seen)
+                print(f"{folder}: the weights of the last good round")
+            raise
         if not all(value.isfinite().all() for value in outcome.weights.values()):
             raise InputError("training diverged, the weights are not finite: lower model.optimizer.lr")
         scores = job.test(job.split.to_test(outcome.parts), outcome.weights)
         meter.read()
-        record = make_record(
-            what,
-            job,
-            outcome,
-            scores[""],
-            network_kwh_per_gb=cfg.carbon.network_kwh_per_gb,
-            min_seconds=cfg.carbon.min_seconds,
-        )
+        record = make_record(what, job, outcome, scores[""], min_seconds=cfg.carbon.min_seconds)
         confusion = pd.DataFrame(job.confusion.numpy(), index=dataset.types, columns=dataset.types)
         confusion.to_csv(folder / "confusion.csv", index_label="true")
         picture = folder / "cells.png"
         if not (kept := dataset.folder / picture.name).exists():
             from scfl_green.figures import draw_cells  # matplotlib takes its time, and most jobs find the picture drawn
 
-            draw_cells(cfg.data.name, dataset.table(), kept)
+            draw_cells(cfg.data.name, dataset.table(), picture)
+            shutil.copy(picture, draft := kept.with_name(f".{os.getpid()}.png"))
+            draft.replace(kept)
         shutil.copy(kept, picture)
         tracker.finish(record, {"cells": dataset.table(), "confusion": confusion}, picture)
     dataset.table().to_csv(folder / "cells.csv")
     print_summary(record, scores, meter)
-    clients = job.seen.union(part.name for part in outcome.parts)
-    write_model(folder, outcome.weights, dataset.preparation, dataset.types, config["model"], clients)
+    seen = Seen.of(outcome.parts, *cells, start.seen if start else None)
+    write_model(folder, outcome.weights, dataset.preparation, dataset.types, config["model"], seen)
     meter.write(folder / "energy.csv")
     if outcome.rows:
         write_atomically(folder / "finetune.csv", pd.DataFrame(outcome.rows).to_csv(index=False).encode())

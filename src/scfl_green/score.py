@@ -26,7 +26,7 @@ class Interval:
     high: float
 
     def excludes(self, value: float) -> bool:
-        return not self.low <= value <= self.high
+        return value < self.low or value > self.high
 
 
 def ratio(method: Sequence[float], reference: Sequence[float]) -> Interval:
@@ -37,8 +37,9 @@ def ratio(method: Sequence[float], reference: Sequence[float]) -> Interval:
     three have 27 resamples, none wider than what was seen, which names winners among equals every fourth time. With
     less than three pairs nothing is known: the interval is (0, inf).
     """
-    logs = np.log(np.asarray(method, dtype=float)) - np.log(np.asarray(reference, dtype=float))
-    if len(logs) < 3:
+    with np.errstate(divide="ignore", invalid="ignore"):
+        logs = np.log(np.asarray(method, dtype=float)) - np.log(np.asarray(reference, dtype=float))
+    if len(logs) < 3 or not np.isfinite(logs).all():
         return Interval(float(np.exp(logs.mean())), 0.0, float("inf"))
     mean, spread = logs.mean(), logs.std(ddof=1)
     drawn = np.random.default_rng(0).normal(size=(RESAMPLES, len(logs)))
@@ -52,7 +53,8 @@ def winners(scores: Mapping[str, Sequence[float]]) -> list[str]:
 
     ``scores`` are positive and paired: the same repeats in the same order for every method.
     """
-    best = max(scores, key=lambda name: np.log(scores[name]).mean())
+    with np.errstate(divide="ignore"):
+        best = max(scores, key=lambda name: np.nan_to_num(np.log(scores[name]).mean(), nan=-np.inf))
     tied = [name for name in scores if name != best and not ratio(scores[best], scores[name]).excludes(1.0)]
     return [best, *tied]
 

@@ -88,6 +88,7 @@ class Strategy(_Group):
 class Federation(_Group):
     rounds: PositiveInt
     local_epochs: PositiveInt
+    min_clients: PositiveInt | None
     strategy: Strategy
 
 
@@ -111,7 +112,8 @@ class BudgetSettings(_Group):
     window: PositiveInt
 
 
-class Regime(_Group):
+class FineTuning(_Group):
+    client: str | None
     patience: PositiveInt | None = None
     freeze: list[str] = []
     target_f1: Annotated[float, Field(gt=0, le=1)] | None = None
@@ -131,7 +133,7 @@ class Settings(_Group):
     carbon: Carbon
     prune: PruneSettings | None
     budget: BudgetSettings | None
-    regime: Regime
+    finetuning: FineTuning
 
     @model_validator(mode="after")
     def _prune_within_training(self) -> "Settings":
@@ -139,6 +141,8 @@ class Settings(_Group):
             self.prune.after_round >= self.federation.rounds or self.prune.after_epoch >= self.trainer.max_epochs
         ):
             raise ValueError("there should be training left after pruning: lower prune.after_round")
+        if self.prune and self.budget:
+            raise ValueError("opt=prune and callbacks=carbon_budget each decide when training ends: choose one")
         return self
 
 

@@ -3,7 +3,9 @@
 from importlib import resources
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
+from scipy import stats
 
 from scfl_green.score import CONFIDENCE, ratio, winners
 
@@ -19,10 +21,16 @@ def read_results(folder: Path, intensity: float | None = None) -> pd.DataFrame:
     ``intensity`` (kg CO2e per kWh) tells what they would have emitted elsewhere.
     """
     results = pd.read_csv(folder / "results.csv").sort_values([*METHOD, "seed"], ignore_index=True)
+    variants = results.reindex(columns=["method"])["method"]
+    several = variants.groupby([results[column] for column in METHOD]).transform("nunique") > 1
+    # Runs that differ in more than these columns and the seed are no repeats of each other.
+    results.loc[several, "data"] += " " + results["split"] + " " + variants.fillna("").str[:4]
     results["energy_wh"] = (results["energy_kwh"] + results["transfer_kwh"]) * 1e3
     results["transfer_wh"] = results["transfer_kwh"] * 1e3
     of_country = results["carbon_intensity_kg_per_kwh"] if intensity is None else intensity
     results["emissions_g"] = results["energy_wh"] * of_country
+    for name in results.filter(like="emissions_kg").columns:
+        results[name] *= of_country / results["carbon_intensity_kg_per_kwh"]
     results["eaps"] = results["weighted_f1"] / (results["emissions_g"] / 1e3)
     results["eaps_training"] = results["weighted_f1"] / (results["energy_kwh"] * of_country)
     results["eaps_cpu"] = results["weighted_f1"] / (results["energy_cpu_kwh"] * of_country)
@@ -30,11 +38,16 @@ def read_results(folder: Path, intensity: float | None = None) -> pd.DataFrame:
 
 
 def summarise(results: pd.DataFrame) -> pd.DataFrame:
-    """``summary.csv``: mean and standard deviation of every measure for every method, and the number of runs."""
+    """``summary.csv``: mean, standard deviation and Student's interval of the mean (``low``, ``high``) of every measure
+    for every method, and the number of runs."""
     groups = results.groupby(METHOD)
     summary = groups[MEASURES].agg(["mean", "std"])
     summary.columns = ["_".join(column) for column in summary.columns.to_list()]
     summary.insert(0, "runs", groups.size())
+    reach = stats.t.ppf((1 + CONFIDENCE) / 2, summary["runs"] - 1) / np.sqrt(summary["runs"])
+    for measure in MEASURES:
+        summary[f"{measure}_low"] = summary[f"{measure}_mean"] - reach * summary[f"{measure}_std"]
+        summary[f"{measure}_high"] = summary[f"{measure}_mean"] + reach * summary[f"{measure}_std"]
     summary["too_short"] = groups["too_short"].sum()
     return summary.reset_index()
 
@@ -48,7 +61,7 @@ def compare(results: pd.DataFrame, over: str, reference: str | None = None, meas
     others = [column for column in METHOD if column != over]
     rows = []
     for place, runs in results.groupby(others):
-        scores = runs.pivot_table(index="seed", columns=over, values=measure).dropna()
+        scores = runs.pivot(index="seed", columns=over, values=measure).dropna()
         if scores.empty:
             continue
         best = winners({str(name): scores[name].to_list() for name in scores})

@@ -2,11 +2,12 @@
 
 import hashlib
 import json
-import os
 import shutil
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import reduce
+from importlib.metadata import version
 from operator import add
 from pathlib import Path
 from typing import Any
@@ -61,7 +62,8 @@ def pooled(parts: Sequence[Part], sums_of: Callable[[Part], GeneSums], **_: obje
 def kept_in(cache: Path, settings: dict[str, Any]) -> Path:
     """The folder of a dataset prepared with these settings, by the code as it stands."""
     code = {path.name: path.read_text() for path in Path(__file__).parent.glob("*.py")}
-    key = json.dumps(settings | {"code": code}, sort_keys=True)
+    libraries = {name: version(name) for name in ("anndata", "numpy", "pandas", "scipy")}
+    key = json.dumps(settings | {"code": code, "libraries": libraries}, sort_keys=True)
     return cache / "prepared" / hashlib.sha256(key.encode()).hexdigest()[:16]
 
 
@@ -81,8 +83,8 @@ def prepare(
     if preparation is None:
         sums = sum_up(list(split.clients.values()), lambda part: GeneSums.of(cells, part.train, preprocess))
         preparation = Preparation.learn(cells, sums, choose_genes, standardise, preprocess)
-    draft = folder.with_name(f".{folder.name}.{os.getpid()}")
-    draft.mkdir(parents=True)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
         lengths = [np.zeros(1, dtype=np.int64)]
         with (draft / "data").open("wb") as data, (draft / "indices").open("wb") as indices:

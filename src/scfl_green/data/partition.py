@@ -11,10 +11,8 @@ from scfl_green.data.cells import Cells
 from scfl_green.errors import InputError, listed
 
 ROLES = ("train", "validation", "test")
-# The name of several clients' cells taken together.
-POOLED = "pooled"
-# Cells without which a client can neither train nor be tested.
-FEWEST = 5
+POOLED = "pooled"  # the name of several clients' cells taken together
+FEWEST = 5  # cells of a client
 
 
 @dataclass(frozen=True)
@@ -33,8 +31,8 @@ class Part:
 
 @dataclass(frozen=True)
 class Split:
-    """Clients that train the federation, newcomers held out for fine-tuning, and whole clients held out for the
-    test, if any; each by name, in order of name."""
+    """Clients that train the federation, newcomers held out for fine-tuning, and whole clients held out for the test;
+    each by name, in order of name."""
 
     clients: dict[str, Part]
     newcomers: dict[str, Part]
@@ -95,7 +93,7 @@ def chunks(
     cells: Cells, *, n_chunks: int, size: int | None, random_state: int, seed: int, **held_out: Unpack[HeldOut]
 ) -> Split:
     """The study's protocol: the cells in the order of pandas' ``sample(random_state=...)``, cut into ``n_chunks``
-    of ``size`` cells, of which the last holds what is left (equal ones without a size); numbered from 1."""
+    of ``size`` cells, the last of what is left (equal ones without a size); numbered from 1."""
     if size is not None and len(cells) <= size * (n_chunks - 1):
         raise InputError(
             f"{len(cells)} cells make no {n_chunks} chunks of {size}: choose another split, or its split.size"
@@ -136,10 +134,11 @@ def _split(cells: Cells, owner: np.ndarray, seed: int, held_out: HeldOut) -> Spl
     rest = [name for name in names if test == "cells" or len(parts[name].train)]
     if not rest:
         raise InputError(f"split.test holds out all {len(names)} clients; at least one must remain to train")
-    newcomers = held_out["newcomers"]
-    last = rest[max(0, len(rest) - newcomers) :] if isinstance(newcomers, int) else newcomers
-    new = _known(last, rest, "split.newcomers")
-    _check([parts[name] for name in rest], needs_test=test == "cells")
+    last = held_out["newcomers"]
+    new = _known(rest[max(0, len(rest) - last) :] if isinstance(last, int) else last, rest, "split.newcomers")
+    _check([parts[name] for name in rest], needs_test=test == "cells", needs_validation=held_out["validation"] > 0)
+    if len(rest) == len(names) and not any(len(parts[name].test) for name in rest if name not in new):
+        raise InputError("split.test: no client that trains has test cells; use split.test=cells, or another seed")
     return Split(
         clients={n: parts[n] for n in rest if n not in new},
         newcomers={n: parts[n] for n in rest if n in new},
@@ -190,11 +189,12 @@ def _known(chosen: Sequence[str | int], names: list[str], setting: str) -> set[s
     return known
 
 
-def _check(parts: Sequence[Part], needs_test: bool) -> None:
+def _check(parts: Sequence[Part], needs_test: bool, needs_validation: bool) -> None:
     for part in parts:
-        if len(part.train) == 0 or (needs_test and len(part.test) == 0):
+        lacks = (needs_test and not len(part.test)) or (needs_validation and not len(part.validation))
+        if len(part.train) == 0 or lacks:
             total = len(part.train) + len(part.validation) + len(part.test)
             raise InputError(
-                f"client {part.name!r} has {total} cells, too few to train and to test on; choose another "
+                f"client {part.name!r} has {total} cells, too few to train, validate and test on; choose another "
                 "data.client_key, fewer split.clients, or another split.test_share"
             )

@@ -1,5 +1,7 @@
 """From counts to features: choose genes, centre, scale; every statistic from training cells only."""
 
+import hashlib
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -116,6 +118,11 @@ class Preparation:
             centred = (features.data - self.mean[gene]) / self.scale[gene]
             features.data = np.clip(centred, -CLIP, CLIP) - floor[gene]
             yield features
+
+    def key(self) -> str:
+        """A hash of all that makes up the features."""
+        text = json.dumps([self.genes.tolist(), self.preprocess]).encode()
+        return hashlib.sha256(text + self.mean.tobytes() + self.scale.tobytes()).hexdigest()
 
     @property
     def floor(self) -> np.ndarray:

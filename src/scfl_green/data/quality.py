@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 from scipy import sparse
 
+from scfl_green.data.counts import BLOCK
 from scfl_green.errors import InputError
 
 # Genes above zero from which two cells that are alike are copies.
@@ -34,7 +35,9 @@ def check_copies(matrix: sparse.csr_matrix, names: np.ndarray, origins: np.ndarr
     tested on. Cells of a few genes may well be alike."""
     told_apart = np.flatnonzero(np.diff(matrix.indptr) >= TELLING_GENES)
     # Rows that are alike have the same product with random numbers; those of others differ.
-    marks = (matrix @ np.random.default_rng(0).random(matrix.shape[1]))[told_apart]
+    weights = np.random.default_rng(0).random(matrix.shape[1])
+    blocks = (matrix[start : start + BLOCK] @ weights for start in range(0, matrix.shape[0], BLOCK))
+    marks = np.concatenate([*blocks])[told_apart]
     order = np.argsort(marks, kind="stable")
     alike = np.flatnonzero(np.diff(marks[order]) == 0)
     pairs = [(told_apart[order[at]], told_apart[order[at + 1]]) for at in alike]

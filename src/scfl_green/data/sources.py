@@ -7,6 +7,8 @@ from functools import cache
 from importlib import resources
 from pathlib import Path
 
+from filelock import FileLock
+
 from scfl_green.errors import InputError
 
 
@@ -41,7 +43,9 @@ def fetched(file: str, path: str | list[str] | None, cache_in: str | None, fetch
             return [place]
     place = cache_folder(cache_in) / file
     place.parent.mkdir(parents=True, exist_ok=True)
-    fetch(place)
+    with FileLock(place.with_name(f".{file}.lock")):  # another process may be at it
+        if not place.is_file():
+            fetch(place)
     return [place]
 
 

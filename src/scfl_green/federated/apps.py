@@ -9,7 +9,7 @@ from flwr.serverapp.strategy import Strategy
 
 from scfl_green.callbacks import Proximal
 from scfl_green.data.partition import Part
-from scfl_green.federated.strategy import Repeatable
+from scfl_green.federated.strategy import QuorumError, Repeatable
 from scfl_green.job import Job, Weights
 
 # Told of every round; true ends the federation.
@@ -35,6 +35,11 @@ def client_app(job: Job, parts: Sequence[Part]) -> ClientApp:
         content = {"arrays": ArrayRecord(weights), "metrics": _metrics(metrics, len(part.train))}
         return Message(RecordDict(content), reply_to=message)
 
+    @app.query()
+    def tell_cells(message: Message, context: Context) -> Message:
+        n_cells = len(parts[int(context.node_config["partition-id"])].train)
+        return Message(RecordDict({"metrics": _metrics({}, n_cells)}), reply_to=message)
+
     @app.evaluate()
     def evaluate(message: Message, context: Context) -> Message:
         part = parts[int(context.node_config["partition-id"])]
@@ -46,7 +51,15 @@ def client_app(job: Job, parts: Sequence[Part]) -> ClientApp:
 
 
 def server_app(
-    job: Job, strategy: Strategy, *, rounds: int, local_epochs: int, evaluate: bool, on_round: OnRound
+    job: Job,
+    strategy: Strategy,
+    *,
+    rounds: int,
+    local_epochs: int,
+    evaluate: bool,
+    on_round: OnRound,
+    min_clients: int | None = None,
+    timeout_seconds: float = 3600,
 ) -> ServerApp:
     """A ServerApp that runs the strategy from the job's initial weights and tells of every round; the last arrays
     (the best on validation cells, where the job has a budget) are left in the context's state."""
@@ -54,7 +67,7 @@ def server_app(
 
     @app.main()
     def main(grid: Grid, context: Context) -> None:
-        repeatable = Repeatable(strategy, evaluate, _pruning(job))
+        repeatable = Repeatable(strategy, evaluate, _pruning(job), min_clients, _ask_for_cells(grid, timeout_seconds))
         best = (-1.0, ArrayRecord(job.initial))
 
         def after_round(server_round: int, arrays: ArrayRecord) -> None:
@@ -72,12 +85,35 @@ def server_app(
                 num_rounds=rounds,
                 train_config=ConfigRecord({"local-epochs": local_epochs}),
                 evaluate_fn=after_round,
+                timeout=timeout_seconds,
             ).arrays
         except _EnoughError:
             last = best[1]
+        except QuorumError as error:
+            context.state["arrays"] = error.arrays
+            raise
         context.state["arrays"] = best[1] if job.budget else last
+        refused = repeatable.refused
+        context.state["history"] = ConfigRecord(
+            {
+                "clients-by-round": [*repeatable.clients_by_round.values()],
+                **{
+                    f"refused-{of}s": [getattr(refusal, of) for refusal in refused]
+                    for of in ("round", "client", "reason")
+                },
+            }
+        )
 
     return app
+
+
+def _ask_for_cells(grid: Grid, timeout_seconds: float) -> dict[int, float]:
+    """The training cells that each node has, as it tells before the first round."""
+    content = RecordDict({"config": ConfigRecord()})
+    asked = [Message(content, dst_node_id=node, message_type="query") for node in grid.get_node_ids()]
+    replies = grid.send_and_receive(asked, timeout=timeout_seconds)
+    told = {reply.metadata.src_node_id: reply for reply in replies if not reply.has_error()}
+    return {node: float(reply.content["metrics"]["num-examples"]) for node, reply in told.items()}
 
 
 class _EnoughError(Exception):

@@ -1,18 +1,22 @@
 """LocalGrid: real Flower messages to a real ClientApp, in this process."""
 
+import logging
 from collections.abc import Iterable, Iterator
 from typing import NoReturn
 
-from flwr.app import Context, Message, RecordDict
+from flwr.app import Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
+from flwr.common.constant import ErrorCode
 from flwr.common.serde import message_from_proto, message_to_proto
 from flwr.proto.message_pb2 import Message as ProtoMessage
 from flwr.serverapp import Grid
 from flwr.supercore.task_identity import TaskIdentity
 
 from scfl_green.carbon import EnergyMeter
+from scfl_green.errors import InputError
 from scfl_green.ledger import FIT, PREPARE, VALIDATE
 
+LOG = logging.getLogger(__name__)
 # Where the traffic of a message type stands in the ledger.
 PHASES = {"train": FIT, "evaluate": VALIDATE, "query": PREPARE}
 
@@ -21,7 +25,8 @@ class LocalGrid(Grid):
     """A Grid whose nodes are clients of this process, called one after the other in order of node id.
 
     Every message is serialised and parsed again, as on a network; its size is entered in the meter's ledger by
-    round and client. An exception in a client ends the run.
+    round and client. An exception in a client reaches the server as its class name alone, since its text may name
+    files and patients; the text goes to the log of this process. A user's mistake (InputError) ends the run.
     """
 
     def __init__(self, client_app: ClientApp, clients: list[str], meter: EnergyMeter) -> None:
@@ -47,12 +52,21 @@ class LocalGrid(Grid):
         for message in sorted(messages, key=lambda m: m.metadata.dst_node_id):
             node = message.metadata.dst_node_id
             request, down = _deliver(message)
-            reply, up = _deliver(self.client_app(request, self.contexts[node]))
+            reply, up = _deliver(self._answer(request, node))
             round_number = int(request.content["config"].get("server-round", 0))
             entry = self.meter.entry(PHASES[request.metadata.message_type], round_number, self.clients[node])
             entry.bytes_down += down
             entry.bytes_up += up
             yield reply
+
+    def _answer(self, request: Message, node: int) -> Message:
+        try:
+            return self.client_app(request, self.contexts[node])
+        except InputError:
+            raise
+        except Exception as error:
+            LOG.exception("client %s", self.clients[node])
+            return Message(Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, type(error).__name__), reply_to=request)
 
     def _unsupported(self, *args: object, **kwargs: object) -> NoReturn:
         raise NotImplementedError("clients of this process belong to no SuperLink and answer at once")

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 
 from flwr.app import Context, RecordDict
@@ -12,16 +13,32 @@ from scfl_green.data.partition import Part
 from scfl_green.errors import InputError
 from scfl_green.federated.apps import client_app, server_app
 from scfl_green.federated.grid import LocalGrid
+from scfl_green.federated.strategy import QuorumError
 from scfl_green.job import Job, Weights
 
 
-def simulate(job: Job, parts: Sequence[Part], strategy: Strategy, rounds: int, local_epochs: int) -> Weights:
-    """The weights that the strategy arrives at when every part is a client; no daemon, no start-up."""
+@dataclass(frozen=True)
+class Federated:
+    """The weights of a federation, the clients whose replies were averaged in each round, and the replies that were
+    not, a line each."""
+
+    weights: Weights
+    clients_by_round: list[int]
+    refused: list[str]
+
+
+def simulate(
+    job: Job, parts: Sequence[Part], strategy: Strategy, rounds: int, local_epochs: int, min_clients: int | None = None
+) -> Federated:
+    """The federation in which every part is a client; no daemon, no start-up."""
     if job.prune is not None and isinstance(strategy, FedOpt):
         raise InputError("opt=prune works with federation=fedavg or fedprox; an adaptive server keeps the old shapes")
+    least = {"federation.min_clients": min_clients or 0}
     for name in ("min_train_nodes", "min_evaluate_nodes", "min_available_nodes"):
-        if (least := getattr(strategy, name, 0)) > len(parts):  # Flower would wait for them for ever
-            raise InputError(f"federation.strategy.{name}={least}: there are {len(parts)} clients")
+        least[f"federation.strategy.{name}"] = getattr(strategy, name, 0)
+    for setting, n in least.items():
+        if n > len(parts):  # Flower would wait for them for ever
+            raise InputError(f"{setting}={n}: there are {len(parts)} clients")
     # Flower's log of rounds would tear the progress bar apart; what it says is in the metrics.
     logging.getLogger("flwr").setLevel(logging.WARNING)
     grid = LocalGrid(client_app(job, parts), [part.name for part in parts], job.meter)
@@ -32,7 +49,15 @@ def simulate(job: Job, parts: Sequence[Part], strategy: Strategy, rounds: int, l
         local_epochs=local_epochs,
         evaluate=all(len(part.validation) for part in parts),
         on_round=partial(job.ended, "round", rounds),
+        min_clients=min_clients,
     )
     context = Context(run_id=0, node_id=0, node_config={}, state=RecordDict(), run_config={})
-    server(grid, context)
-    return dict(context.state["arrays"].to_torch_state_dict())
+    try:
+        server(grid, context)
+    except QuorumError as error:
+        job.last_good = dict(error.arrays.to_torch_state_dict())
+        raise
+    weights, history = dict(context.state["arrays"].to_torch_state_dict()), context.state["history"]
+    refused = zip(*(history[f"refused-{of}s"] for of in ("round", "client", "reason")), strict=True)
+    told = [f"round {round_number}, {parts[node - 1].name}: {reason}" for round_number, node, reason in refused]
+    return Federated(weights, list(history["clients-by-round"]), told)

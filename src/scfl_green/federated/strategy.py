@@ -1,20 +1,33 @@
-"""What any Flower strategy needs to give the same bits for the same seed."""
+"""What any Flower strategy needs to give the same bits for the same seed, and to bear bad replies."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
+from scfl_green.errors import InputError, listed
+from scfl_green.federated.checks import Refusal, evaluate_flaw, odd_metrics, train_flaw
+
+
+class QuorumError(InputError):
+    """Too few clients of a round have replied well; ``arrays`` are those of the last good round."""
+
+    def __init__(self, message: str, arrays: ArrayRecord) -> None:
+        super().__init__(message)
+        self.arrays = arrays
+
 
 class Repeatable(Strategy):
-    """Any Flower strategy, with replies taken in order of node id and added up in float64.
+    """Any Flower strategy, made to give the same bits for the same seed, whatever some clients reply.
 
-    Replies arrive in any order and float sums depend on it, so that otherwise the same seed gives different
-    weights from three clients up. What comes back has the dtypes of the weights that were sent out.
-    ``between_rounds`` may change the weights of a finished round before they travel on; ``metrics`` keeps each
-    round's aggregated training and validation metrics.
+    Replies are taken in order of node id and added up in float64: they arrive in any order and float sums depend on
+    it. What comes back has the dtypes of the weights that were sent out. A reply that fails its checks is left out, as
+    if its client had not been asked (``refused`` keeps who, when and why); with fewer than ``min_clients`` left, or
+    than were asked if None, the round is asked again, once, and then the run ends in a QuorumError. ``cells`` are the
+    training cells that each node has. ``between_rounds`` may change the weights of a finished round before they travel
+    on; ``metrics`` keeps each round's aggregated training and validation metrics.
     """
 
     def __init__(
@@ -22,29 +35,62 @@ class Repeatable(Strategy):
         strategy: Strategy,
         evaluate: bool = True,
         between_rounds: Callable[[int, ArrayRecord], ArrayRecord] = lambda _, arrays: arrays,
+        min_clients: int | None = None,
+        cells: Mapping[int, float] | None = None,
     ) -> None:
         self.strategy, self.evaluate, self.between_rounds = strategy, evaluate, between_rounds
-        self.dtypes: dict[str, str] = {}
+        self.min_clients, self.cells = min_clients, cells or {}
+        self.sent = ArrayRecord()
         self.metrics: dict[int, dict[str, float]] = {}
+        self.refused: list[Refusal] = []
+        self.clients_by_round: dict[int, int] = {}
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        self.dtypes = {name: array.dtype for name, array in arrays.items()}
-        return self.strategy.configure_train(server_round, arrays, config, grid)
+        messages = list(self.strategy.configure_train(server_round, arrays, config, grid))
+        self.sent, self.grid, self.asked = arrays, grid, messages
+        return messages
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
-        replies = _by_node(replies)
-        for reply in replies:
+        good = self._good(server_round, replies)
+        least = len(self.asked) if self.min_clients is None else self.min_clients
+        if len(good) < least:
+            good = self._good(server_round, self.grid.send_and_receive(self.asked))
+        if len(good) < least:
+            told = [f"client {r.client}: {r.reason}" for r in self.refused if r.round == server_round]
+            raise QuorumError(
+                f"round {server_round}: {len(good)} of {len(self.asked)} clients replied well, {least} are needed "
+                f"(federation.min_clients); {listed(dict.fromkeys(told))}",
+                self.sent,
+            )
+        self.clients_by_round[server_round] = len(good)
+        for reply in good:
             for name, record in reply.content.array_records.items():
                 reply.content[name] = _cast(record, dict.fromkeys(record, "float64"))
-        arrays, metrics = self.strategy.aggregate_train(server_round, replies)
+        arrays, metrics = self.strategy.aggregate_train(server_round, good)
         self.metrics[server_round] = dict(metrics or {})
         if arrays is not None:
-            arrays = self.between_rounds(server_round, _cast(arrays, self.dtypes))
+            arrays = _cast(arrays, {name: array.dtype for name, array in self.sent.items()})
+            arrays = self.between_rounds(server_round, arrays)
         return arrays, metrics
+
+    def _good(self, server_round: int, replies: Iterable[Message]) -> list[Message]:
+        """The replies that can be averaged, in order of node id."""
+        every = _by_node(replies)
+        flaws = {r.metadata.src_node_id: train_flaw(r, self.sent, self._most_cells(r)) for r in every}
+        return self._without(server_round, every, flaws)
+
+    def _most_cells(self, reply: Message) -> float:
+        return self.cells.get(reply.metadata.src_node_id, float("inf"))
+
+    def _without(self, server_round: int, replies: list[Message], flaws: Mapping[int, str | None]) -> list[Message]:
+        well = [reply for reply in replies if flaws[reply.metadata.src_node_id] is None]
+        reasons = {node: flaw for node, flaw in flaws.items() if flaw is not None} | odd_metrics(well)
+        self.refused += [Refusal(server_round, node, reason) for node, reason in sorted(reasons.items())]
+        return [reply for reply in well if reply.metadata.src_node_id not in reasons]
 
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
@@ -52,7 +98,9 @@ class Repeatable(Strategy):
         return self.strategy.configure_evaluate(server_round, arrays, config, grid) if self.evaluate else []
 
     def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
-        metrics = self.strategy.aggregate_evaluate(server_round, _by_node(replies))
+        every = _by_node(replies)
+        good = self._without(server_round, every, {r.metadata.src_node_id: evaluate_flaw(r) for r in every})
+        metrics = self.strategy.aggregate_evaluate(server_round, good)
         self.metrics[server_round] |= dict(metrics or {})
         return metrics
 

@@ -1,0 +1,57 @@
+"""Which cells weights have been trained on, so that they are not tested on them later."""
+
+import base64
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from scfl_green.data.partition import Part, Split
+from scfl_green.errors import InputError
+
+Files = Sequence[Sequence[str]]
+
+
+@dataclass(frozen=True)
+class Seen:
+    """Clients by name, and (boolean) which cells of which files, the latter by name and SHA-256; cells that training
+    was stopped by among them."""
+
+    clients: frozenset[str]
+    files: list[list[str]]
+    cells: np.ndarray
+
+    @classmethod
+    def of(cls, parts: Sequence[Part], files: Files, n_cells: int, before: "Seen | None") -> "Seen":
+        """What is seen after training on parts of the cells of files, from weights that had seen others ``before``."""
+        cells, names = np.zeros(n_cells, dtype=bool), [list(file) for file in files]
+        for part in parts:
+            cells[part.train] = cells[part.validation] = True
+        if before is not None and before.is_of(files, n_cells):
+            cells |= before.cells
+        clients = {part.name for part in parts} | (before.clients if before else set())
+        return cls(frozenset(clients), names, cells)
+
+    def is_of(self, files: Files, n_cells: int) -> bool:
+        return self.files == [list(file) for file in files] and len(self.cells) == n_cells
+
+    def check(self, split: Split, files: Files, n_cells: int) -> None:
+        """InputError where cells that a run would test on are among those seen."""
+        if not self.is_of(files, n_cells):
+            return
+        tested = np.concatenate([part.test for parts in vars(split).values() for part in parts.values()])
+        if seen := int(self.cells[tested].sum()):
+            raise InputError(
+                f"weights: {seen} of {len(tested)} test cells have been trained on in the run that they come from; "
+                "split the cells as it did (the same seed, split and data.client_key)"
+            )
+
+    def to_json(self) -> dict[str, Any]:
+        packed = base64.b64encode(np.packbits(self.cells).tobytes()).decode()
+        return {"clients": sorted(self.clients), "files": self.files, "n_cells": len(self.cells), "cells": packed}
+
+    @classmethod
+    def from_json(cls, stored: dict[str, Any]) -> "Seen":
+        bits = np.unpackbits(np.frombuffer(base64.b64decode(stored["cells"]), dtype=np.uint8))
+        return cls(frozenset(stored["clients"]), stored["files"], bits[: stored["n_cells"]].astype(bool))

@@ -1,0 +1,95 @@
+"""Replies, checked before they are averaged: one bad site must not harm the others."""
+
+import io
+import math
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from flwr.app import Array, ArrayRecord, Message
+
+# Weights larger than those sent out by this factor have diverged, and would drag the mean along.
+LARGEST_GROWTH = 1e4
+HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A reply that was left out of a round's mean."""
+
+    round: int
+    client: int
+    reason: str
+
+
+def train_flaw(reply: Message, sent: ArrayRecord, most_cells: float) -> str | None:
+    """Why a reply of training cannot be averaged; None if it can. Names and numbers only, nothing that a client wrote.
+
+    ``sent`` are the arrays that it trained on from, ``most_cells`` the training cells that it has told of before.
+    """
+    if flaw := _record_flaw(reply, arrays=1):
+        return flaw
+    (arrays,) = reply.content.array_records.values()
+    if set(arrays) != set(sent):
+        return f"{len(arrays)} arrays, of other names than the {len(sent)} that were sent"
+    for name, array in arrays.items():
+        if flaw := _array_flaw(array, sent[name]):
+            return f"{name}: {flaw}"
+    cells = _metrics(reply)["num-examples"]
+    if cells > most_cells:
+        return f"{cells:g} training cells, after {most_cells:g} had been reported"
+    return None
+
+
+def evaluate_flaw(reply: Message) -> str | None:
+    """Why a reply of validation cannot be averaged; None if it can."""
+    return _record_flaw(reply, arrays=0)
+
+
+def odd_metrics(replies: Iterable[Message]) -> dict[int, str]:
+    """Of replies that are well by themselves, those whose metrics have other names than most replies', by node."""
+    names = {reply.metadata.src_node_id: tuple(sorted(_metrics(reply))) for reply in replies}
+    usual = Counter(names.values()).most_common(1)[0][0] if names else ()
+    return {node: "other metrics than the other clients'" for node, found in names.items() if found != usual}
+
+
+def _record_flaw(reply: Message, arrays: int) -> str | None:
+    if reply.has_error():
+        return f"error {reply.error.code}"
+    content = reply.content
+    if len(content.array_records) != arrays or len(content.metric_records) != 1:
+        return f"{len(content.array_records)} records of arrays and {len(content.metric_records)} of metrics"
+    metrics = _metrics(reply)
+    for name, value in metrics.items():
+        if not isinstance(value, int | float) or not math.isfinite(value):
+            return f"metric {list(metrics).index(name) + 1} is no finite number"
+    if not metrics.get("num-examples", 0) > 0:
+        return "no positive number of cells (num-examples)"
+    return None
+
+
+def _metrics(reply: Message) -> dict[str, Any]:
+    (metrics,) = reply.content.metric_records.values()
+    return dict(metrics)
+
+
+def _array_flaw(array: Array, sent: Array) -> str | None:
+    """Headers first: an array is decoded only when it is known to be what was sent, and of that size."""
+    expected = tuple(sent.shape), np.dtype(sent.dtype)
+    if (tuple(array.shape), array.dtype, array.stype) != (tuple(sent.shape), sent.dtype, sent.stype):
+        return f"{array.dtype} of shape {tuple(array.shape)}, where {sent.dtype} of {expected[0]} was sent"
+    file = io.BytesIO(array.data)
+    try:
+        shape, _, dtype = HEADERS[np.lib.format.read_magic(file)](file)
+    except (ValueError, KeyError):
+        return "a damaged header"
+    if (shape, dtype) != expected or len(array.data) - file.tell() != math.prod(shape) * dtype.itemsize:
+        return "a header that does not fit its data"
+    values = array.numpy()
+    if not np.isfinite(values).all():
+        return f"{int((~np.isfinite(values)).sum())} values that are not finite"
+    if np.abs(values).max(initial=0) > LARGEST_GROWTH * max(1.0, float(np.abs(sent.numpy()).max(initial=0))):
+        return f"values up to {np.abs(values).max():.3g}"
+    return None
