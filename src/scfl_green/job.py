@@ -87,7 +87,7 @@ class Job:
         self.initial = self.pretrained or self.untrained
 
     def ended(self, unit: str, total: int, step: int, metrics: dict[str, float], fit_as: str = FIT) -> bool:
-        """Report a finished round or epoch (or only measure it, if its fit does not count); true: the budget is spent."""
+        """Report a finished round or epoch, or only measure it if its fit does not count; true: the budget is spent."""
         if fit_as == FIT:
             self.report(unit, total, step, metrics)
         else:
