@@ -104,9 +104,13 @@ def where_energy_went(ledger: pd.DataFrame, title: str) -> Figure:
     for axes, of in zip(figure.subplots(1, 2), ("client", "round"), strict=True):
         by = ledger.groupby(of)[parts].sum()
         base = pd.Series(0.0, index=by.index)
+        at = range(len(by))
         for place, part in enumerate(parts):
-            axes.bar([str(name)[:14] for name in by.index], by[part], bottom=base, label=part, color=COLOURS[place])
+            axes.bar(
+                at, by[part], bottom=base, label=part, color=COLOURS[place], hatch=HATCHES[place], edgecolor="white"
+            )
             base = base + by[part]
+        axes.set_xticks(at, [str(name)[:14] for name in by.index])
         axes.set_xlabel(of, fontsize=8)
         axes.set_ylabel("Wh", fontsize=8)
         axes.tick_params(axis="x", labelrotation=30 if of == "client" else 0, labelsize=7)

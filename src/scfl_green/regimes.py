@@ -49,7 +49,7 @@ def finetune(
     job: Job,
     *,
     epochs: int,
-    client: str | None = None,
+    client: str | int | None = None,
     patience: int | None = None,
     freeze: Sequence[str] = (),
     target_f1: float | None = None,
@@ -62,7 +62,8 @@ def finetune(
     epoch for the record alone; ``target_f1`` is what both arms' costs are compared at, by default the F1 that both
     reach.
     """
-    part = _newcomer(job, client)
+    # Chunks are named by numbers.
+    part = _newcomer(job, None if client is None else str(client))
     frozen = [Freeze(freeze)] if freeze else []
     tuned = _arm(job, part, "from the federation", job.initial, epochs, patience, frozen, FIT)
     scratch = _arm(job, part, "from scratch", job.untrained, epochs, patience, [], "scratch")
@@ -80,7 +81,7 @@ def _newcomer(job: Job, client: str | None) -> Part:
         raise InputError("regime=finetune needs a client that was held out: set split.newcomers")
     if client is not None and client not in newcomers:
         raise InputError(f"finetuning.client={client}: the newcomers are {', '.join(newcomers)}")
-    part = newcomers[client] if client else next(iter(newcomers.values()))
+    part = next(iter(newcomers.values())) if client is None else newcomers[client]
     if part.name in job.seen:
         raise InputError(f"the weights have been trained on cells of {part.name!r}: it is no newcomer to them")
     if not job.split.to_test([part]):

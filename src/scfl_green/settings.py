@@ -113,7 +113,7 @@ class BudgetSettings(_Group):
 
 
 class FineTuning(_Group):
-    client: str | None
+    client: str | int | None
     patience: PositiveInt | None = None
     freeze: list[str] = []
     target_f1: Annotated[float, Field(gt=0, le=1)] | None = None
