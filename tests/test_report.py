@@ -25,6 +25,7 @@ def sweep(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     choices = ["experiment=grid", "model=actinn", "opt=baseline,small_batch", "seeds=3", *QUICK]
     ended = start_program(folder, *choices)
     assert ended.returncode == 0, ended.stderr
+    assert "Warning" not in ended.stderr
     return folder / "logs/sweeps/grid_pancreas", ended.stdout
 
 

@@ -17,9 +17,13 @@ def test_the_grid_runs_once_resumes_and_fills_gaps(tmp_path: Path) -> None:
     def sweep() -> str:
         ended = start_program(tmp_path, "-m", *GRID, *QUICK, "logger=none", "name=grid")
         assert ended.returncode == 0, ended.stderr
+        assert "Warning" not in ended.stderr
         return ended.stdout
 
-    sweep()
+    printed = sweep()
+    assert "1 of 16 jobs done, 15 left: about" in printed
+    assert "16 of 16 jobs done, 0 left" in printed
+    assert printed.rstrip().endswith("report.html")
     folder = tmp_path / "logs/sweeps/grid"
     results = pd.read_csv(folder / "results.csv")
     assert len(results) == 16

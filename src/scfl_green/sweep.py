@@ -19,8 +19,8 @@ class Sweep(Callback):
     """Keeps a sweep's ``results.csv`` up to date, job by job: what is killed leaves what it had."""
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        given: Any = OmegaConf.to_container(config.hydra.sweeper.params, resolve=True) or {}
-        params = [f"{key}={value}" for key, value in given.items()]
+        given: Any = OmegaConf.to_container(config.hydra.sweeper, resolve=True)
+        params = [f"{key}={value}" for key, value in (given["params"] or {}).items()]
         overrides = OverridesParser.create().parse_overrides([*params, *config.hydra.overrides.task])
         # By key, since the command line wins over the experiment's own choices.
         choices = {
