@@ -138,14 +138,7 @@ def _train(
         record = make_record(what, job, outcome, scores[""], min_seconds=cfg.carbon.min_seconds)
         confusion = pd.DataFrame(job.confusion.numpy(), index=dataset.types, columns=dataset.types)
         confusion.to_csv(folder / "confusion.csv", index_label="true")
-        picture = folder / "cells.png"
-        if not (kept := dataset.folder / picture.name).exists():
-            from scfl_green.figures import draw_cells  # matplotlib takes its time, and most jobs find the picture drawn
-
-            draw_cells(cfg.data.name, dataset.table(), picture)
-            shutil.copy(picture, draft := kept.with_name(f".{os.getpid()}.png"))
-            draft.replace(kept)
-        shutil.copy(kept, picture)
+        picture = _picture(cfg.data.name, dataset, folder / "cells.png")
         tracker.finish(record, {"cells": dataset.table(), "confusion": confusion}, picture)
     dataset.table().to_csv(folder / "cells.csv")
     print_summary(record, scores, meter)
@@ -158,3 +151,15 @@ def _train(
     write_atomically(folder / "result.json", json.dumps(record, indent=1).encode())
     print(f"{folder}: result.json, weights.safetensors, model.json, metrics.csv, energy.csv")
     return record
+
+
+def _picture(name: str, dataset: Dataset, path: Path) -> Path:
+    """Cells by client and type, drawn once for all jobs that use the dataset."""
+    if not (kept := dataset.folder / path.name).exists():
+        from scfl_green.figures import draw_cells  # matplotlib takes its time, and most jobs find the picture drawn
+
+        draw_cells(name, dataset.table(), path)
+        shutil.copy(path, draft := kept.with_name(f".{os.getpid()}.png"))
+        draft.replace(kept)
+    shutil.copy(kept, path)
+    return path

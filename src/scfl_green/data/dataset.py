@@ -86,26 +86,7 @@ def prepare(
     folder.parent.mkdir(parents=True, exist_ok=True)
     draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
-        lengths = [np.zeros(1, dtype=np.int64)]
-        with (draft / "data").open("wb") as data, (draft / "indices").open("wb") as indices:
-            for block in preparation.apply(cells):
-                block.data.astype(np.float32).tofile(data)
-                block.indices.astype(np.int32).tofile(indices)
-                lengths.append(np.diff(block.indptr))
-        arrays = {"indptr": np.concatenate(lengths).cumsum(), "labels": cells.labels}
-        save_file(arrays | {name: getattr(preparation, name) for name in ("mean", "scale")}, draft / "arrays")
-        about = {
-            "types": cells.types,
-            "said": cells.said,
-            "genes": preparation.genes.tolist(),
-            "symbols": preparation.symbols.tolist(),
-            "preprocess": preparation.preprocess,
-            "split": {
-                kind: {name: {role: getattr(part, role).tolist() for role in ROLES} for name, part in parts.items()}
-                for kind, parts in vars(split).items()
-            },
-        }
-        (draft / "about.json").write_text(json.dumps(about))
+        _keep(draft, cells, split, preparation)
         draft.replace(folder)
     except OSError:
         if not folder.is_dir():  # else another process was faster
@@ -113,6 +94,29 @@ def prepare(
     finally:
         shutil.rmtree(draft, ignore_errors=True)
     return load(folder)
+
+
+def _keep(folder: Path, cells: Cells, split: Split, preparation: Preparation) -> None:
+    lengths = [np.zeros(1, dtype=np.int64)]
+    with (folder / "data").open("wb") as data, (folder / "indices").open("wb") as indices:
+        for block in preparation.apply(cells):
+            block.data.astype(np.float32).tofile(data)
+            block.indices.astype(np.int32).tofile(indices)
+            lengths.append(np.diff(block.indptr))
+    arrays = {"indptr": np.concatenate(lengths).cumsum(), "labels": cells.labels}
+    save_file(arrays | {name: getattr(preparation, name) for name in ("mean", "scale")}, folder / "arrays")
+    about = {
+        "types": cells.types,
+        "said": cells.said,
+        "genes": preparation.genes.tolist(),
+        "symbols": preparation.symbols.tolist(),
+        "preprocess": preparation.preprocess,
+        "split": {
+            kind: {name: {role: getattr(part, role).tolist() for role in ROLES} for name, part in parts.items()}
+            for kind, parts in vars(split).items()
+        },
+    }
+    (folder / "about.json").write_text(json.dumps(about))
 
 
 def load(folder: Path) -> Dataset:

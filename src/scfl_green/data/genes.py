@@ -109,21 +109,26 @@ def match(files: dict[str, GeneNames], min_overlap: float) -> GeneSpace:
         if names.symbols is not None:
             known = pd.Series(names.symbols, index=columns[f])
             symbols.update(known[~known.index.duplicated()])
+    positions = [index.get_indexer(pd.Index(column)) for column in columns.values()]
+    return GeneSpace(
+        index.to_numpy(), symbols.to_numpy(), positions, tuple(_said(columns, own, len(shared), len(index)))
+    )
+
+
+def _said(columns: dict[str, np.ndarray], own: dict[str, dict[str, None]], n_shared: int, n_genes: int) -> list[str]:
+    """Which names occur twice, and how far the files' genes are the same."""
     said = [
         f"{f}: {len(columns[f]) - len(names)} of {len(columns[f])} genes have the name of another; "
         f"their counts are added up" for f, names in own.items() if len(names) < len(columns[f])
     ]  # fmt: skip
     if len(own) > 1:
-        lacking = [
-            f"{len(index) - len(names)} are missing in {f}" for f, names in own.items() if len(names) < len(index)
-        ]
+        lacking = [f"{n_genes - len(names)} are missing in {f}" for f, names in own.items() if len(names) < n_genes]
         said.append(
-            f"genes: {len(shared)} in all files of {len(index)} in any; " + ", ".join(lacking) + " and zero there"
+            f"genes: {n_shared} in all files of {n_genes} in any; " + ", ".join(lacking) + " and zero there"
             if lacking
-            else f"genes: the same {len(index)} in all files"
+            else f"genes: the same {n_genes} in all files"
         )
-    positions = [index.get_indexer(pd.Index(column)) for column in columns.values()]
-    return GeneSpace(index.to_numpy(), symbols.to_numpy(), positions, tuple(said))
+    return said
 
 
 def _text(column: pd.Series | pd.Index, instead: Iterable[str]) -> np.ndarray:

@@ -93,18 +93,16 @@ def server_app(
             context.state["arrays"] = error.arrays
             raise
         context.state["arrays"] = best[1] if job.budget else last
-        refused = repeatable.refused
-        context.state["history"] = ConfigRecord(
-            {
-                "clients-by-round": [*repeatable.clients_by_round.values()],
-                **{
-                    f"refused-{of}s": [getattr(refusal, of) for refusal in refused]
-                    for of in ("round", "client", "reason")
-                },
-            }
-        )
+        context.state["history"] = _history(repeatable)
 
     return app
+
+
+def _history(repeatable: Repeatable) -> ConfigRecord:
+    """How many clients each round averaged, and which replies it left out, as a record can hold it."""
+    fields = {of: [getattr(r, of) for r in repeatable.refused] for of in ("round", "client", "reason")}
+    refused = {f"refused-{of}s": values for of, values in fields.items()}
+    return ConfigRecord({"clients-by-round": [*repeatable.clients_by_round.values()], **refused})
 
 
 def _ask_for_cells(grid: Grid, timeout_seconds: float) -> dict[int, float]:
