@@ -1,6 +1,7 @@
 """Train a single-cell classifier, measure what it emits and score it: python train.py [GROUP=CHOICE] [KEY=VALUE]"""
 
 import hashlib
+import logging
 import os
 import re
 import shutil
@@ -61,6 +62,7 @@ OmegaConf.register_new_resolver("product", lambda a, b: a * b)
 
 @hydra.main(version_base="1.3", config_path="configs", config_name="train")
 def main(cfg: DictConfig) -> float | None:
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # torchmetrics imports it, and it tells of its fonts
     from scfl_green.run import run  # torch and Flower take seconds to import: not for --help and --cfg
 
     try:

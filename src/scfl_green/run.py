@@ -55,9 +55,8 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     if (done := _finished(folder, what["fingerprint"])) is not None:
         print(f"{folder}: finished before, with this configuration; nothing to do")
         return done
-    # Lightning would tell of every fit, and sets its level when it is imported; matplotlib of its fonts.
-    for library in ("pytorch_lightning", "matplotlib"):
-        logging.getLogger(library).setLevel(logging.ERROR)
+    # Set by Lightning when it is imported; it would tell of every fit.
+    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     for message in NOISE:
         warnings.filterwarnings("ignore", message=message)
     pl.seed_everything(cfg.seed, verbose=False)
