@@ -54,7 +54,7 @@ def make_record(
         "versions": {package: version(package) for package in PACKAGES},
         "too_short": trained.seconds < min_seconds,
         "cells_seen": job.cells_seen,
-        # Of the sums by gene, which are asked for once: nothing where the prepared dataset was there already.
+        # Of what is asked before training: numbers of cells, and sums by gene unless the prepared dataset was there.
         "bytes_prepare": meter.total(PREPARE).bytes_up + meter.total(PREPARE).bytes_down,
         "eaps_cpu": eaps(scores["weighted_f1"], trained.energy_cpu_kwh * meter.intensity),
         **outcome.more,

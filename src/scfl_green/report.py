@@ -106,13 +106,9 @@ def _by_batch(runs: pd.DataFrame) -> pd.DataFrame:
     return runs.assign(opt="batch of " + runs["batch_size"].astype(str))
 
 
-def _folder_of(folder: Path, run: pd.Series) -> Path:
-    return folder / run["folder"]
-
-
 def _ledger(folder: Path, run: pd.Series) -> pd.DataFrame:
     """Wh by client and round of a federated run: of training, and of the network, for validation too."""
-    rows = pd.read_csv(_folder_of(folder, run) / "energy.csv", keep_default_na=False)
+    rows = pd.read_csv(folder / run["folder"] / "energy.csv", keep_default_na=False)
     rows = rows[rows["phase"].isin(["fit", "validate"])]
     share = (rows["bytes_up"] + rows["bytes_down"]) / max(run["bytes_up"] + run["bytes_down"], 1)
     trains = rows["phase"] == "fit"
@@ -124,7 +120,7 @@ def _curves(folder: Path, runs: pd.DataFrame) -> pd.DataFrame:
     """The epochs of both arms of all fine-tuning runs."""
     read = []
     for _, run in runs[runs["regime"] == "finetune"].iterrows():
-        rows = pd.read_csv(_folder_of(folder, run) / "finetune.csv").assign(model=run["model"], seed=run["seed"])
+        rows = pd.read_csv(folder / run["folder"] / "finetune.csv").assign(model=run["model"], seed=run["seed"])
         rows["emissions_kg"] *= run["emissions_g"] / run["energy_wh"] / run["carbon_intensity_kg_per_kwh"]
         read.append(rows)
     return pd.concat(read, ignore_index=True) if read else pd.DataFrame()

@@ -67,7 +67,8 @@ def server_app(
 
     @app.main()
     def main(grid: Grid, context: Context) -> None:
-        repeatable = Repeatable(strategy, evaluate, _pruning(job), min_clients, _ask_for_cells(grid, timeout_seconds))
+        cells = _ask_for_cells(grid, timeout_seconds)
+        repeatable = Repeatable(strategy, evaluate, _pruning(job), min_clients, cells, timeout_seconds)
         best = (-1.0, ArrayRecord(job.initial))
 
         def after_round(server_round: int, arrays: ArrayRecord) -> None:

@@ -37,9 +37,10 @@ class Repeatable(Strategy):
         between_rounds: Callable[[int, ArrayRecord], ArrayRecord] = lambda _, arrays: arrays,
         min_clients: int | None = None,
         cells: Mapping[int, float] | None = None,
+        timeout_seconds: float = 3600,
     ) -> None:
         self.strategy, self.evaluate, self.between_rounds = strategy, evaluate, between_rounds
-        self.min_clients, self.cells = min_clients, cells or {}
+        self.min_clients, self.cells, self.timeout_seconds = min_clients, cells or {}, timeout_seconds
         self.sent = ArrayRecord()
         self.metrics: dict[int, dict[str, float]] = {}
         self.refused: list[Refusal] = []
@@ -58,7 +59,12 @@ class Repeatable(Strategy):
         good = self._good(server_round, replies)
         least = len(self.asked) if self.min_clients is None else self.min_clients
         if len(good) < least:
-            good = self._good(server_round, self.grid.send_and_receive(self.asked))
+            # New messages, since a grid numbers those that it has sent.
+            again = [
+                Message(m.content, dst_node_id=m.metadata.dst_node_id, message_type=m.metadata.message_type)
+                for m in self.asked
+            ]
+            good = self._good(server_round, self.grid.send_and_receive(again, timeout=self.timeout_seconds))
         if len(good) < least:
             told = [f"client {r.client}: {r.reason}" for r in self.refused if r.round == server_round]
             raise QuorumError(
