@@ -3,14 +3,14 @@
 import io
 import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from flwr.app import Array, ArrayRecord, Message
+from flwr.app import Array, Message
 
-# Weights larger than those sent out by this factor have diverged, and would drag the mean along.
+# Weights larger than the largest of those sent out by this factor have diverged, and would drag the mean along.
 LARGEST_GROWTH = 1e4
 HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 
@@ -24,18 +24,33 @@ class Refusal:
     reason: str
 
 
-def train_flaw(reply: Message, sent: ArrayRecord, most_cells: float) -> str | None:
+@dataclass(frozen=True)
+class Expected:
+    """What an array of a reply must be, by the one that was sent out; ``largest`` is the largest value of it."""
+
+    shape: tuple[int, ...]
+    dtype: str
+    stype: str
+    largest: float
+
+    @classmethod
+    def of(cls, sent: Array) -> "Expected":
+        largest = float(np.abs(sent.numpy()).max(initial=0))
+        return cls(tuple(sent.shape), sent.dtype, sent.stype, LARGEST_GROWTH * max(1.0, largest))
+
+
+def train_flaw(reply: Message, expected: Mapping[str, Expected], most_cells: float) -> str | None:
     """Why a reply of training cannot be averaged; None if it can. Names and numbers only, nothing that a client wrote.
 
-    ``sent`` are the arrays that it trained on from, ``most_cells`` the training cells that it has told of before.
+    ``expected`` are its arrays by name, ``most_cells`` the training cells that the client has told of before.
     """
     if flaw := _record_flaw(reply, arrays=1):
         return flaw
     (arrays,) = reply.content.array_records.values()
-    if set(arrays) != set(sent):
-        return f"{len(arrays)} arrays, of other names than the {len(sent)} that were sent"
+    if set(arrays) != set(expected):
+        return f"{len(arrays)} arrays, of other names than the {len(expected)} that were sent"
     for name, array in arrays.items():
-        if flaw := _array_flaw(array, sent[name]):
+        if flaw := _array_flaw(array, expected[name]):
             return f"{name}: {flaw}"
     cells = _metrics(reply)["num-examples"]
     if cells > most_cells:
@@ -75,21 +90,22 @@ def _metrics(reply: Message) -> dict[str, Any]:
     return dict(metrics)
 
 
-def _array_flaw(array: Array, sent: Array) -> str | None:
+def _array_flaw(array: Array, expected: Expected) -> str | None:
     """Headers first: an array is decoded only when it is known to be what was sent, and of that size."""
-    expected = tuple(sent.shape), np.dtype(sent.dtype)
-    if (tuple(array.shape), array.dtype, array.stype) != (tuple(sent.shape), sent.dtype, sent.stype):
-        return f"{array.dtype} of shape {tuple(array.shape)}, where {sent.dtype} of {expected[0]} was sent"
+    if (tuple(array.shape), array.dtype, array.stype) != (expected.shape, expected.dtype, expected.stype):
+        return f"{array.dtype} of shape {tuple(array.shape)}, where {expected.dtype} of {expected.shape} was sent"
     file = io.BytesIO(array.data)
     try:
         shape, _, dtype = HEADERS[np.lib.format.read_magic(file)](file)
     except (ValueError, KeyError):
         return "a damaged header"
-    if (shape, dtype) != expected or len(array.data) - file.tell() != math.prod(shape) * dtype.itemsize:
+    sent = expected.shape, np.dtype(expected.dtype)
+    if (shape, dtype) != sent or len(array.data) - file.tell() != math.prod(shape) * dtype.itemsize:
         return "a header that does not fit its data"
     values = array.numpy()
-    if not np.isfinite(values).all():
+    largest = max(float(values.max(initial=0)), -float(values.min(initial=0)))
+    if not math.isfinite(largest):
         return f"{int((~np.isfinite(values)).sum())} values that are not finite"
-    if np.abs(values).max(initial=0) > LARGEST_GROWTH * max(1.0, float(np.abs(sent.numpy()).max(initial=0))):
-        return f"values up to {np.abs(values).max():.3g}"
+    if largest > expected.largest:
+        return f"values up to {largest:.3g}"
     return None

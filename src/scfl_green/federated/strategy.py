@@ -8,7 +8,7 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
 from scfl_green.errors import InputError, listed
-from scfl_green.federated.checks import Refusal, evaluate_flaw, odd_metrics, train_flaw
+from scfl_green.federated.checks import Expected, Refusal, evaluate_flaw, odd_metrics, train_flaw
 
 
 class QuorumError(InputError):
@@ -51,6 +51,7 @@ class Repeatable(Strategy):
     ) -> Iterable[Message]:
         messages = list(self.strategy.configure_train(server_round, arrays, config, grid))
         self.sent, self.grid, self.asked = arrays, grid, messages
+        self.expected = {name: Expected.of(array) for name, array in arrays.items()}
         return messages
 
     def aggregate_train(
@@ -74,8 +75,9 @@ class Repeatable(Strategy):
             )
         self.clients_by_round[server_round] = len(good)
         for reply in good:
-            for name, record in reply.content.array_records.items():
-                reply.content[name] = _cast(record, dict.fromkeys(record, "float64"))
+            (record,) = reply.content.array_records.values()
+            for name, array in record.items():
+                record[name] = _Wide(array)  # in place: a new record would copy it as an Array
         arrays, metrics = self.strategy.aggregate_train(server_round, good)
         self.metrics[server_round] = dict(metrics or {})
         if arrays is not None:
@@ -86,7 +88,7 @@ class Repeatable(Strategy):
     def _good(self, server_round: int, replies: Iterable[Message]) -> list[Message]:
         """The replies that can be averaged, in order of node id."""
         every = _by_node(replies)
-        flaws = {r.metadata.src_node_id: train_flaw(r, self.sent, self._most_cells(r)) for r in every}
+        flaws = {r.metadata.src_node_id: train_flaw(r, self.expected, self._most_cells(r)) for r in every}
         return self._without(server_round, every, flaws)
 
     def _most_cells(self, reply: Message) -> float:
@@ -116,6 +118,17 @@ class Repeatable(Strategy):
 
 def _by_node(replies: Iterable[Message]) -> list[Message]:
     return sorted(replies, key=lambda reply: reply.metadata.src_node_id)
+
+
+class _Wide(Array):
+    """An array of a reply as Flower's means take it: in float64, and decoded already."""
+
+    def __init__(self, array: Array) -> None:
+        super().__init__(array.dtype, array.shape, array.stype, b"")
+        self.values = array.numpy().astype(np.float64)
+
+    def numpy(self) -> np.ndarray:
+        return self.values
 
 
 def _cast(record: ArrayRecord, dtypes: dict[str, str]) -> ArrayRecord:
