@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
@@ -25,6 +26,8 @@ os.environ["WANDB_MODE"] = "offline"
 # Prepared datasets are shared by all tests, and by nobody else.
 CACHE = tempfile.TemporaryDirectory()
 os.environ["SCFL_CACHE"] = CACHE.name
+# As a run has it by default.
+torch.set_num_threads(1)
 
 import train  # noqa: E402, F401  # registers the resolvers that the configuration uses
 

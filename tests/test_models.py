@@ -12,8 +12,8 @@ from jobs import make_job
 from scfl_green.carbon import EnergyMeter
 from scfl_green.data.cells import Cells
 from scfl_green.errors import InputError
-from scfl_green.job import effective_precision
 from scfl_green.models.base import CellClassifier, classification_scores
+from scfl_green.resident import effective_precision
 
 MODELS = sorted(path.stem for path in (CONFIGS / "model").glob("*.yaml"))
 

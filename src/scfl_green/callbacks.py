@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
@@ -64,6 +65,24 @@ class EachEpoch(pl.Callback):
         metrics = {k: float(v) for k, v in trainer.callback_metrics.items()}
         if self.report(self.done + trainer.current_epoch + 1, metrics):
             trainer.should_stop = True
+
+
+class ShortFit(pl.Callback):
+    """One of many fits of one Trainer. Seeds each epoch by ``seed`` and its number alone, so that dropout is the same
+    after a resume; lets go of the optimiser at the end."""
+
+    def __init__(self, seed: Sequence[int]) -> None:
+        self.seed = seed
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        seed = int(np.random.SeedSequence([*self.seed, trainer.current_epoch]).generate_state(1)[0])
+        # torch.manual_seed takes milliseconds to tell a GPU that is not used.
+        of_cpu = pl_module.device.type == "cpu"
+        (torch.default_generator.manual_seed if of_cpu else torch.manual_seed)(seed)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        # Nothing of it is used again; Lightning would move its state from device to device.
+        trainer.strategy.optimizers = []
 
 
 class Freeze(pl.Callback):

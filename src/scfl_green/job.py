@@ -3,6 +3,7 @@
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import cast
 
 import numpy as np
@@ -11,38 +12,19 @@ import torch
 from torch import Tensor
 from torchmetrics.functional.classification import multiclass_confusion_matrix
 
+from scfl_green.callbacks import ShortFit
 from scfl_green.carbon import EnergyMeter, MeasureEmissions
 from scfl_green.data.datamodule import CellDataModule, Features
 from scfl_green.data.partition import Part, Split
 from scfl_green.errors import InputError
 from scfl_green.flops import flops_per_cell
-from scfl_green.ledger import FIT, TEST, Budget
+from scfl_green.ledger import FIT, TEST, WARM_UP, Budget
 from scfl_green.models.base import CellClassifier, classification_scores
 from scfl_green.prune import Prune, Weights, resize
+from scfl_green.resident import Resident
 
 # Told of (unit, total, step, metrics), e.g. ("round", 5, 1, {...}), whenever a round or epoch ends.
 Report = Callable[[str, int, int, dict[str, float]], None]
-
-# A Trainer is made for every fit; each of these would cost it more than the fit of a small client.
-QUIET = {
-    "logger": False,
-    "enable_checkpointing": False,
-    "enable_model_summary": False,
-    "enable_progress_bar": False,
-    "num_sanity_val_steps": 0,
-}
-
-
-def effective_precision(requested: str, device: str) -> str:
-    """The Lightning precision that ``mixed`` means on a device (``cpu``, ``cuda``): bf16 there, fp16 here.
-
-    Raises InputError for 16-bit floats on a CPU, which Lightning would silently turn into bf16.
-    """
-    if requested == "mixed":
-        return "16-mixed" if device == "cuda" else "bf16-mixed"
-    if device == "cpu" and requested.startswith("16"):
-        raise InputError(f"trainer.precision={requested}: a CPU has no fp16 training; use mixed or bf16-mixed")
-    return requested
 
 
 @dataclass
@@ -51,9 +33,10 @@ class Job:
 
     ``initial`` are the weights to start from: ``pretrained`` ones of an earlier run where given, else those that
     the model was made with (``untrained``); ``seen`` are the clients that they were trained on, which emitted
-    ``pretraining_kg``. ``trainer`` makes a Trainer (a
-    partial of ``pl.Trainer``), ``callbacks`` the callbacks of one fit. The same seed gives the same bits: each fit
-    is seeded by (seed, client, round), so that the order in which clients train does not matter.
+    ``pretraining_kg``. ``trainer`` makes a Trainer (a partial of ``pl.Trainer``), which serves all fits; ``callbacks``
+    makes the callbacks of one. ``packed``: Lightning is handed an epoch at a time, not a batch. The same seed gives the
+    same bits: each epoch is seeded by (seed, client, round, epoch), so that the order in which clients train does not
+    matter.
     """
 
     model: CellClassifier
@@ -64,6 +47,7 @@ class Job:
     batch_size: int
     seed: int
     report: Report
+    packed: bool = True
     callbacks: Callable[[], list[pl.Callback]] = list
     pretrained: Weights | None = None
     untrained: Weights = field(init=False)
@@ -73,8 +57,6 @@ class Job:
     prune: Prune | None = None
     budget: Budget | None = None
     history: list[tuple[float, float]] = field(default_factory=list, init=False)
-    train_flops: float = field(default=0.0, init=False)
-    cells_seen: int = field(default=0, init=False)
     confusion: Tensor = field(init=False)
     last_good: Weights | None = field(default=None, init=False)
     _flops: dict[int, float] = field(default_factory=dict, init=False)
@@ -123,27 +105,26 @@ class Job:
         to count as the run's training."""
         self._load(weights)
         seed = [self.seed, zlib.crc32(part.name.encode()), round_number]
-        torch.manual_seed(int(np.random.SeedSequence(seed).generate_state(1)[0]))
-        trainer = self.trainer(
-            max_epochs=epochs,
-            limit_val_batches=1.0 if validate and len(part.validation) else 0,
-            callbacks=[MeasureEmissions(self.meter, round_number, part.name, fit_as), *self.callbacks(), *callbacks],
-            **QUIET,
-        )
-        trainer.fit(self.model, datamodule=CellDataModule(self.features, part, self.batch_size, seed))
-        if fit_as == FIT:
-            self.cells_seen += trainer.current_epoch * len(part.train)
-            self.train_flops += self._flops_per_cell() * trainer.current_epoch * len(part.train)
-        metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
-        return self.weights(), metrics
+        measure = MeasureEmissions(self.meter, round_number, part.name, fit_as)
+        more = [*self.callbacks(), *callbacks]
+        trainer = self.resident(measure, ShortFit(seed), *more, epochs=epochs)
+        trainer.limit_val_batches = 1.0 if validate and len(part.validation) else 0
+        self.model.automatic_optimization, self.model.logging = not self.packed, bool(more)
+        trainer.fit(self.model, datamodule=CellDataModule(self.features, part, self.batch_size, seed, self.packed))
+        entry = self.meter.entry(fit_as, round_number, part.name)
+        entry.cells += trainer.current_epoch * len(part.train)
+        entry.flops += self._flops_per_cell() * trainer.current_epoch * len(part.train)
+        return self.weights(), dict(self.model.scores)
 
     def validate(self, part: Part, weights: Weights, round_number: int = 0) -> dict[str, float]:
         """Loss and scores of ``weights`` on a part's validation cells."""
         self._load(weights)
-        trainer = self.trainer(callbacks=[MeasureEmissions(self.meter, round_number, part.name)], **QUIET)
+        trainer = self.resident(MeasureEmissions(self.meter, round_number, part.name))
+        trainer.limit_val_batches = 1.0
+        self.model.logging, self.model.scores = False, {}
         data = CellDataModule(self.features, part, self.batch_size, [self.seed])
-        (metrics,) = trainer.validate(self.model, datamodule=data, verbose=False)
-        return dict(metrics)
+        trainer.validate(self.model, datamodule=data, verbose=False)
+        return dict(self.model.scores)
 
     def test(self, parts: Sequence[Part], weights: Weights) -> dict[str, dict[str, float]]:
         """Scores on the test cells of all parts together (under ``""``) and of each by name; ``confusion`` then counts
@@ -154,7 +135,7 @@ class Job:
         with self.meter.phase(TEST):
             for part in parts:
                 data = CellDataModule(self.features, part, 4096, [self.seed])
-                batches = self.trainer(**QUIET).predict(self.model, data.test_dataloader())
+                batches = self.resident().predict(self.model, data.test_dataloader())
                 predicted[part.name] = torch.cat(cast("list[Tensor]", batches)).cpu()
                 labels[part.name] = torch.from_numpy(self.features.labels[part.test])
         every = torch.cat([*predicted.values()]), torch.cat([*labels.values()])
@@ -167,20 +148,14 @@ class Job:
         weights = self.weights()
         part = next(iter(self.split.clients.values()))
         few = replace(part, train=part.train[: self.batch_size])
-        with self.meter.phase("warm-up"):
-            trainer = self.trainer(max_epochs=1, limit_val_batches=0, **QUIET)
-            trainer.fit(self.model, datamodule=CellDataModule(self.features, few, self.batch_size, [self.seed]))
+        with self.meter.phase(WARM_UP):
+            self.fit(few, weights, epochs=1, fit_as=WARM_UP)
         self.model.load_state_dict(weights)
 
-    @property
-    def device(self) -> str:
-        """The kind of device that fits run on: ``cpu``, ``cuda``, ..."""
-        return self.trainer(**QUIET).strategy.root_device.type
-
-    @property
-    def precision(self) -> str:
-        """Lightning's name of the precision that fits run in."""
-        return self.trainer(**QUIET).precision
+    @cached_property
+    def resident(self) -> Resident:
+        """The Trainer of every fit; its device and its precision."""
+        return Resident(self.trainer)
 
     def _load(self, weights: Weights) -> None:
         resize(self.model, weights)
@@ -196,5 +171,5 @@ class Job:
         size = sum(p.numel() for p in self.model.parameters())
         if size not in self._flops:
             rows = np.concatenate([part.train for part in self.split.clients.values()])[: self.batch_size]
-            self._flops[size] = flops_per_cell(self.model, *self.features[rows])
+            self._flops[size] = flops_per_cell(self.model, *self.features.batch(rows))
         return self._flops[size]

@@ -9,7 +9,7 @@ import pandas as pd
 
 from scfl_green.files import write_atomically
 
-PREPARE, FIT, VALIDATE, TEST, OTHER = "prepare", "fit", "validate", "test", "other"
+PREPARE, WARM_UP, FIT, VALIDATE, TEST, OTHER = "prepare", "warm-up", "fit", "validate", "test", "other"
 # What the machine drew for this process while it waited for its turn beside others.
 WAITING = "waiting"
 Key = tuple[str, int, str]
@@ -17,7 +17,8 @@ Key = tuple[str, int, str]
 
 @dataclass
 class Entry:
-    """One line of the ledger: a phase of a round at a client ("" and 0 where there is none)."""
+    """One line of the ledger: a phase of a round at a client ("" and 0 where there is none); ``cells`` it trained on,
+    as often as it did, and the floating-point operations of that."""
 
     phase: str
     round: int
@@ -30,6 +31,8 @@ class Entry:
     emissions_kg: float = 0.0
     bytes_up: int = 0
     bytes_down: int = 0
+    cells: int = 0
+    flops: float = 0.0
 
     @property
     def energy_kwh(self) -> float:
@@ -83,6 +86,15 @@ class Ledger:
     def charge(self, key: Key, wall: float, cpu: float) -> None:
         before = self.unread.get(key, (0.0, 0.0))
         self.unread[key] = before[0] + wall, before[1] + cpu
+
+    def add(self, other: "Ledger") -> None:
+        """Enter what was used in another process, energy apart, which is shared out here."""
+        for key, theirs in other.entries.items():
+            mine = self.entry(*key)
+            for of in fields(Entry)[3:]:
+                setattr(mine, of.name, getattr(mine, of.name) + getattr(theirs, of.name))
+        for key, used in other.unread.items():
+            self.charge(key, *used)
 
     def share_out(self, used: Reading, kg_per_kwh: float) -> None:
         """Every joule of a reading goes into exactly one entry.

@@ -37,7 +37,7 @@ def make_record(
         "local_epochs": outcome.local_epochs,
         "epochs": outcome.epochs,
         "batch_size": job.batch_size,
-        "precision": job.precision,
+        "precision": job.resident.precision,
         "parameters": sum(p.numel() for p in job.model.parameters()),
         **scores,
         "seconds_fit": trained.seconds,
@@ -49,11 +49,11 @@ def make_record(
         "bytes_down": bytes_down,
         "transfer_kwh": transfer_kwh,
         "transfer_emissions_kg": transfer_kg,
-        "train_flops": round(job.train_flops),
+        "train_flops": round(trained.flops),
         "eaps": eaps(scores["weighted_f1"], trained.emissions_kg + transfer_kg),
         "versions": {package: version(package) for package in PACKAGES},
         "too_short": trained.seconds < min_seconds,
-        "cells_seen": job.cells_seen,
+        "cells_seen": trained.cells,
         # Of what is asked before training: numbers of cells, and sums by gene unless the prepared dataset was there.
         "bytes_prepare": meter.total(PREPARE).bytes_up + meter.total(PREPARE).bytes_down,
         "eaps_cpu": eaps(scores["weighted_f1"], trained.energy_cpu_kwh * meter.intensity),
@@ -66,7 +66,7 @@ def make_record(
 def _machine(job: Job) -> dict[str, Any]:
     """The state of the machine, by which figures of two runs may differ."""
     return {
-        "device": job.device,
+        "device": job.resident.device,
         "threads": torch.get_num_threads(),
         "cores": psutil.cpu_count(),
         "load_at_start": job.meter.load_at_start,

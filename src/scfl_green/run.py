@@ -61,6 +61,8 @@ def run(cfg: DictConfig) -> dict[str, Any]:
         warnings.filterwarnings("ignore", message=message)
     pl.seed_everything(cfg.seed, verbose=False)
     torch.set_num_threads(cfg.threads)
+    # Deterministic algorithms would also fill whatever memory is taken, which is for finding bugs.
+    setattr(torch.utils.deterministic, "fill_uninitialized_memory", False)  # noqa: B010  # unknown to its types
     carbon = cfg.carbon
     meter = EnergyMeter(carbon.country, carbon.cpu_watts, carbon.ram_watts, carbon.network_kwh_per_gb)
     try:

@@ -10,9 +10,14 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from scfl_green.data.partition import Part
 
+Batch = tuple[torch.Tensor, torch.Tensor]
+# Cells of small batches are gathered together: to begin with a few costs as much as to gather many.
+AT_ONCE = 128
 
-class Features(Dataset[tuple[torch.Tensor, torch.Tensor]]):
-    """Features and labels of all cells; indexing with an array of row numbers gives one batch.
+
+class Features(Dataset[Batch | Iterator[Batch]]):
+    """Features and labels of all cells; indexing with an array of row numbers gives one batch, with a list of such
+    arrays an iterator over their batches.
 
     ``values`` is cells x genes (CSR) with ``floor``, the feature of a count of zero, taken off. A batch is (x, y):
     float32, cells x genes; and int64, cells.
@@ -25,17 +30,30 @@ class Features(Dataset[tuple[torch.Tensor, torch.Tensor]]):
     def n_genes(self) -> int:
         return self.values.shape[1]
 
-    def __getitem__(self, rows: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+    def __getitem__(self, rows: np.ndarray | list[np.ndarray]) -> Batch | Iterator[Batch]:
+        return self.batches(rows) if isinstance(rows, list) else self.batch(rows)
+
+    def batch(self, rows: np.ndarray) -> Batch:
         x = self.values[rows].toarray()
         x += self.floor
         return torch.from_numpy(x), torch.from_numpy(self.labels[rows])
 
+    def batches(self, rows: list[np.ndarray]) -> Iterator[Batch]:
+        """A batch for each array of row numbers."""
+        each = max(1, AT_ONCE // len(rows[0]))
+        for start in range(0, len(rows), each):
+            several = rows[start : start + each]
+            sizes = [len(r) for r in several]
+            x, y = self.batch(np.concatenate(several))
+            yield from zip(x.split(sizes), y.split(sizes), strict=True)
 
-class Batches(Sampler[np.ndarray]):
-    """Row numbers, a batch at a time; shuffled anew each epoch by (seed, epoch) alone where a seed is given."""
 
-    def __init__(self, rows: np.ndarray, batch_size: int, seed: list[int] | None = None) -> None:
-        self.rows, self.batch_size, self.seed = rows, batch_size, seed
+class Batches(Sampler[np.ndarray | list[np.ndarray]]):
+    """Row numbers, a batch at a time, or all batches at once where ``packed``; shuffled anew each epoch by (seed,
+    epoch) alone where a seed is given."""
+
+    def __init__(self, rows: np.ndarray, batch_size: int, seed: list[int] | None = None, packed: bool = False) -> None:
+        self.rows, self.batch_size, self.seed, self.packed = rows, batch_size, seed, packed
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -43,28 +61,31 @@ class Batches(Sampler[np.ndarray]):
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return -(-len(self.rows) // self.batch_size)
+        return 1 if self.packed else -(-len(self.rows) // self.batch_size)
 
-    def __iter__(self) -> Iterator[np.ndarray]:
+    def __iter__(self) -> Iterator[np.ndarray | list[np.ndarray]]:
         rows = self.rows
         if self.seed is not None:
             rows = np.random.default_rng([*self.seed, self.epoch]).permutation(rows)
-        for start in range(0, len(rows), self.batch_size):
-            yield rows[start : start + self.batch_size]
+        batches = [rows[start : start + self.batch_size] for start in range(0, len(rows), self.batch_size)]
+        yield from [batches] if self.packed else batches
 
 
 class CellDataModule(pl.LightningDataModule):
-    """The batches of one part: shuffled for training, in order for validation and test."""
+    """The batches of one part: shuffled for training (and all of an epoch as one item, where ``packed``), in order for
+    validation and test."""
 
-    def __init__(self, features: Features, part: Part, batch_size: int, seed: list[int]) -> None:
+    def __init__(self, features: Features, part: Part, batch_size: int, seed: list[int], packed: bool = False) -> None:
         super().__init__()
-        self.features, self.part, self.batch_size, self.seed = features, part, batch_size, seed
+        self.features, self.part, self.batch_size, self.seed, self.packed = features, part, batch_size, seed, packed
 
-    def _loader(self, rows: np.ndarray, seed: list[int] | None = None) -> DataLoader:
-        return DataLoader(self.features, sampler=Batches(rows, self.batch_size, seed), batch_size=None)
+    def _loader(self, rows: np.ndarray, seed: list[int] | None = None, packed: bool = False) -> DataLoader:
+        batches = Batches(rows, self.batch_size, seed, packed)
+        # A generator of its own: it would draw from the one that dropout draws from.
+        return DataLoader(self.features, sampler=batches, batch_size=None, generator=torch.Generator())
 
     def train_dataloader(self) -> DataLoader:
-        return self._loader(self.part.train, self.seed)
+        return self._loader(self.part.train, self.seed, self.packed)
 
     def val_dataloader(self) -> DataLoader:
         return self._loader(self.part.validation)

@@ -1,12 +1,13 @@
 """What every framework shares: the loss, the scores and the optimiser of a classifier of cells."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torchmetrics.functional.classification import multiclass_accuracy, multiclass_f1_score
+from torchmetrics.functional.classification import multiclass_confusion_matrix
 
 from scfl_green.prune import Units
 
@@ -24,14 +25,15 @@ def scaled(size: int, width: float) -> int:
 
 def classification_scores(predicted: Tensor, labels: Tensor, n_types: int) -> dict[str, float]:
     """Accuracy, weighted and macro F1 over labelled cells; types absent from truth and prediction count in none."""
-
-    def score(of: Callable[..., Tensor], average: str) -> float:
-        return float(of(predicted, labels, n_types, average=average, ignore_index=UNLABELLED))
-
+    # One count for all three: scored one by one, they take longer than an epoch of a small client.
+    counts = multiclass_confusion_matrix(predicted, labels, n_types, ignore_index=UNLABELLED, validate_args=False)
+    right, true, found = counts.diag(), counts.sum(dim=1), counts.sum(dim=0)
+    f1 = 2 * right / (true + found).clamp_min(1)
+    n_cells = max(int(counts.sum()), 1)
     return {
-        "accuracy": score(multiclass_accuracy, "micro"),
-        "weighted_f1": score(multiclass_f1_score, "weighted"),
-        "macro_f1": score(multiclass_f1_score, "macro"),
+        "accuracy": float(right.sum()) / n_cells,
+        "weighted_f1": float((f1 * true).sum()) / n_cells,
+        "macro_f1": float(f1.sum()) / max(int((true + found).count_nonzero()), 1),
     }
 
 
@@ -42,12 +44,19 @@ class CellClassifier(pl.LightningModule):
     an optimiser and a scheduler, each but for its first argument. It defines its layers and ``forward``; one whose
     training needs more than cross-entropy also overrides ``loss``. Logged once an epoch: ``train/...`` and
     ``validation/...`` with loss and scores.
+
+    An ordinary LightningModule, for any Trainer and loader. ``scores`` holds the last epoch's values; with
+    ``logging = False`` they are not logged, which takes longer than an epoch of a small client. With
+    ``automatic_optimization = False`` a training step takes an iterator over all batches of an epoch (the packed step:
+    Lightning's work around a step costs more than the step of a small network), with the same weights to the bit.
     """
 
     def __init__(self, n_types: int, optimizer: Optimizer, scheduler: Scheduler | None = None) -> None:
         super().__init__()
         self.n_types = n_types
         self.optimizer_of, self.scheduler_of = optimizer, scheduler
+        self.scores: dict[str, float] = {}
+        self.logging = True
         self._seen: dict[str, list[tuple[dict[str, Tensor], Tensor, Tensor]]] = {"train": [], "validation": []}
 
     def hidden_units(self) -> Sequence[Units]:
@@ -66,12 +75,31 @@ class CellClassifier(pl.LightningModule):
         self._seen[stage].append((detached, logits.detach().argmax(dim=1), y))
         return torch.stack(list(terms.values())).sum()
 
-    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
-        loss = self._step("train", batch)
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor | None:
+        loss = None
+        if self.automatic_optimization:
+            loss = self._step("train", batch)
+        else:
+            self._all_steps(batch)
         # Not in on_train_epoch_end, which comes after the callbacks that want to read these values.
         if self.trainer.is_last_batch:
             self._log_epoch("train")
         return loss
+
+    def _all_steps(self, batches: Iterator[tuple[Tensor, Tensor]]) -> None:
+        optimizer: Any = self.optimizers()
+        scheduler: Any = self.lr_schedulers()
+        for x, y in batches:
+            optimizer.zero_grad()
+            loss = self._step("train", (x.to(self.device), y.to(self.device)))
+            # Lightning's precision covers the whole training step, of which only the loss is meant.
+            with torch.autocast(self.device.type, enabled=False):
+                self.manual_backward(loss)
+            optimizer.step()
+            # It would hold the weights before this step.
+            torch.clear_autocast_cache()
+            if scheduler is not None:
+                scheduler.step()
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         self._step("validation", batch)
@@ -89,13 +117,16 @@ class CellClassifier(pl.LightningModule):
         scores = classification_scores(torch.cat(predicted), torch.cat(labels), self.n_types)
         values = {"loss": sum(means.values()), **(means if len(means) > 1 else {}), **scores}
         values = {f"{stage}/{name}": value for name, value in values.items()}
-        self.log_dict(values, on_step=False, on_epoch=True, batch_size=1)
+        self.scores |= values
+        if self.logging:
+            self.log_dict(values, on_step=False, on_epoch=True, batch_size=1)
 
     def on_validation_epoch_end(self) -> None:
         self._log_epoch("validation")
 
     def on_fit_start(self) -> None:
         # An earlier fit may have ended in the middle of an epoch.
+        self.scores = {}
         self._seen = {"train": [], "validation": []}
 
     def configure_optimizers(self):  # type: ignore[no-untyped-def]  # Lightning's return type is a union of ten
