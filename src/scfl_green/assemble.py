@@ -15,8 +15,12 @@ from scfl_green.data.cells import Cells, Reading
 from scfl_green.data.dataset import Dataset, kept_in, load, prepare
 from scfl_green.data.sources import cache_folder, contents
 from scfl_green.errors import InputError
-from scfl_green.job import Job, Report, effective_precision
+from scfl_green.job import Job, Report
+from scfl_green.resident import effective_precision
 from scfl_green.settings import Data
+
+# Of cfg.trainer, what is not Lightning's.
+OURS = ("packed", "parallel_clients")
 
 
 def load_dataset(cfg: DictConfig, paths: Sequence[Path], start: Start | None, meter: EnergyMeter | None) -> Dataset:
@@ -65,7 +69,7 @@ def _unseen(dataset: Dataset, paths: Sequence[Path], start: Start | None) -> Dat
 def make_job(cfg: DictConfig, dataset: Dataset, start: Start | None, meter: EnergyMeter, report: Report) -> Job:
     """The job on a dataset, from the weights of ``start`` where there are any."""
     n_genes, n_types = dataset.features.n_genes, len(dataset.types)
-    trainer = instantiate(cfg.trainer)
+    trainer = instantiate({key: value for key, value in cfg.trainer.items() if key not in OURS})
     try:
         device = trainer(logger=False, precision="32-true").strategy.root_device.type
     except Exception as error:  # Lightning has no one exception for arguments that it refuses
@@ -84,6 +88,7 @@ def make_job(cfg: DictConfig, dataset: Dataset, start: Start | None, meter: Ener
         batch_size=cfg.data.batch_size,
         seed=cfg.seed,
         report=report,
+        packed=cfg.trainer.packed,
         callbacks=lambda: [instantiate(callback) for callback in cfg.callbacks.values()],
         prune=instantiate(cfg.prune),
         budget=instantiate(cfg.budget),

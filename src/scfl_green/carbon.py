@@ -77,6 +77,22 @@ class EnergyMeter(Ledger):
             # An inner phase that an exception left open ends with this one.
             del self._open[depth - 1 :]
 
+    @contextmanager
+    def elsewhere(self) -> Iterator[None]:
+        """Charges nothing for the time inside, in which other processes work and keep ledgers of their own."""
+        self._charge()
+        try:
+            yield
+        finally:
+            self._clock = _clock()
+
+    def taken(self) -> Ledger:
+        """All entries and charges so far, which leave this ledger: what a process hands on to the one that reads."""
+        self._charge()
+        taken = Ledger(self.entries, self.unread)
+        self.entries, self.unread = {}, {}
+        return taken
+
     def _charge(self) -> None:
         now = _clock()
         self.charge(self._open[-1], now[0] - self._clock[0], now[1] - self._clock[1])

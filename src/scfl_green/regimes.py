@@ -36,10 +36,11 @@ def central(job: Job, *, epochs: int) -> Outcome:
     return Outcome(weights, parts, len(job.history))
 
 
-def federated(job: Job, *, strategy: Any, rounds: int, local_epochs: int, min_clients: int | None = None) -> Outcome:
-    """Train where the cells are and average the weights, by a strategy of ``flwr.serverapp.strategy``."""
+def federated(job: Job, *, strategy: Any, rounds: int, local_epochs: int, **of_simulation: Any) -> Outcome:
+    """Train where the cells are and average the weights, by a strategy of ``flwr.serverapp.strategy``; the rest goes
+    to ``simulate``."""
     parts = list(job.split.clients.values())
-    federation = simulate(job, parts, strategy, rounds, local_epochs, min_clients)
+    federation = simulate(job, parts, strategy, rounds, local_epochs, **of_simulation)
     done = len(job.history)
     more = {"clients_by_round": federation.clients_by_round, "refused": federation.refused}
     return Outcome(federation.weights, parts, done * local_epochs, done, local_epochs, more)

@@ -76,6 +76,8 @@ class Model(_Group):
 class TrainerSettings(_Group):
     max_epochs: PositiveInt
     precision: Literal["32-true", "mixed", "bf16-mixed", "16-mixed"]
+    packed: bool
+    parallel_clients: PositiveInt
 
 
 class Strategy(_Group):
@@ -89,6 +91,7 @@ class Federation(_Group):
     rounds: PositiveInt
     local_epochs: PositiveInt
     min_clients: PositiveInt | None
+    timeout_seconds: Annotated[float, Field(gt=0, allow_inf_nan=False)]
     strategy: Strategy
 
 
@@ -134,6 +137,16 @@ class Settings(_Group):
     prune: PruneSettings | None
     budget: BudgetSettings | None
     finetuning: FineTuning
+
+    @model_validator(mode="after")
+    def _suits_the_trainer(self) -> "Settings":
+        given = self.trainer.model_extra or {}
+        per_step = [key for key in ("gradient_clip_val", "accumulate_grad_batches") if given.get(key) not in (None, 1)]
+        if self.trainer.packed and per_step:
+            raise ValueError(f"trainer.{per_step[0]} is Lightning's work around each step: set trainer.packed=false")
+        if self.trainer.parallel_clients > 1 and self.threads > 1:
+            raise ValueError("trainer.parallel_clients above 1 wants threads=1: each client has a process already")
+        return self
 
     @model_validator(mode="after")
     def _prune_within_training(self) -> "Settings":

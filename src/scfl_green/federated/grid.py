@@ -1,7 +1,7 @@
 """LocalGrid: real Flower messages to a real ClientApp, in this process."""
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NoReturn
 
 from flwr.app import Context, Error, Message, RecordDict
@@ -49,24 +49,36 @@ class LocalGrid(Grid):
         return list(self.clients)
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterator[Message]:
-        for message in sorted(messages, key=lambda m: m.metadata.dst_node_id):
-            node = message.metadata.dst_node_id
-            request, down = _deliver(message)
-            reply, up = _deliver(self._answer(request, node))
-            round_number = int(request.content["config"].get("server-round", 0))
-            entry = self.meter.entry(PHASES[request.metadata.message_type], round_number, self.clients[node])
-            entry.bytes_down += down
-            entry.bytes_up += up
-            yield reply
+        asked = sorted(messages, key=lambda m: m.metadata.dst_node_id)
+        requests = [_packed(message) for message in asked]
+        for message, down, up in zip(asked, requests, self._replies(requests, timeout), strict=True):
+            round_number = int(message.content["config"].get("server-round", 0))
+            client = self.clients[message.metadata.dst_node_id]
+            entry = self.meter.entry(PHASES[message.metadata.message_type], round_number, client)
+            entry.bytes_down += len(down)
+            if up is not None:
+                entry.bytes_up += len(up)
+                yield _unpacked(up)
 
-    def _answer(self, request: Message, node: int) -> Message:
+    def _replies(self, requests: Sequence[bytes], timeout: float | None) -> Iterable[bytes | None]:
+        """A reply to each request, or None where none came in time."""
+        return map(self.answer, requests)
+
+    def answer(self, request: bytes) -> bytes:
+        """The reply of the client that a request is for, both as they travel."""
+        message = _unpacked(request)
+        node = message.metadata.dst_node_id
         try:
-            return self.client_app(request, self.contexts[node])
+            return _packed(self.client_app(message, self.contexts[node]))
         except InputError:
             raise
         except Exception as error:
             LOG.exception("client %s", self.clients[node])
-            return Message(Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, type(error).__name__), reply_to=request)
+            failed = Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, type(error).__name__)
+            return _packed(Message(failed, reply_to=message))
+
+    def close(self) -> None:
+        """Nothing to end here."""
 
     def _unsupported(self, *args: object, **kwargs: object) -> NoReturn:
         raise NotImplementedError("clients of this process belong to no SuperLink and answer at once")
@@ -75,7 +87,9 @@ class LocalGrid(Grid):
     run = property(_unsupported)
 
 
-def _deliver(message: Message) -> tuple[Message, int]:
-    """The message as its receiver gets it, and its size in bytes."""
-    wire = message_to_proto(message).SerializeToString()
-    return message_from_proto(ProtoMessage.FromString(wire)), len(wire)
+def _packed(message: Message) -> bytes:
+    return message_to_proto(message).SerializeToString()
+
+
+def _unpacked(wire: bytes) -> Message:
+    return message_from_proto(ProtoMessage.FromString(wire))

@@ -14,6 +14,7 @@ from scfl_green.errors import InputError
 from scfl_green.federated.apps import client_app, server_app
 from scfl_green.federated.grid import LocalGrid
 from scfl_green.federated.strategy import QuorumError
+from scfl_green.federated.workers import WorkersGrid
 from scfl_green.job import Job, Weights
 
 
@@ -28,9 +29,20 @@ class Federated:
 
 
 def simulate(
-    job: Job, parts: Sequence[Part], strategy: Strategy, rounds: int, local_epochs: int, min_clients: int | None = None
+    job: Job,
+    parts: Sequence[Part],
+    strategy: Strategy,
+    rounds: int,
+    local_epochs: int,
+    min_clients: int | None = None,
+    timeout_seconds: float = 3600,
+    parallel_clients: int = 1,
 ) -> Federated:
-    """The federation in which every part is a client; no daemon, no start-up."""
+    """The federation in which every part is a client; no daemon, no start-up.
+
+    With ``parallel_clients`` above 1, as many clients train at a time, each in a worker process, which
+    ``timeout_seconds`` then ends if it hangs.
+    """
     if job.prune is not None and isinstance(strategy, FedOpt):
         raise InputError("opt=prune works with federation=fedavg or fedprox; an adaptive server keeps the old shapes")
     least = {"federation.min_clients": min_clients or 0}
@@ -41,7 +53,8 @@ def simulate(
             raise InputError(f"{setting}={n}: there are {len(parts)} clients")
     # Flower's log of rounds would tear the progress bar apart; what it says is in the metrics.
     logging.getLogger("flwr").setLevel(logging.WARNING)
-    grid = LocalGrid(client_app(job, parts), [part.name for part in parts], job.meter)
+    about = client_app(job, parts), [part.name for part in parts], job.meter
+    grid = LocalGrid(*about) if parallel_clients == 1 else WorkersGrid(*about, parallel_clients)
     server = server_app(
         job,
         strategy,
@@ -50,6 +63,7 @@ def simulate(
         evaluate=all(len(part.validation) for part in parts),
         on_round=partial(job.ended, "round", rounds),
         min_clients=min_clients,
+        timeout_seconds=timeout_seconds,
     )
     context = Context(run_id=0, node_id=0, node_config={}, state=RecordDict(), run_config={})
     try:
@@ -57,6 +71,8 @@ def simulate(
     except QuorumError as error:
         job.last_good = dict(error.arrays.to_torch_state_dict())
         raise
+    finally:
+        grid.close()
     weights, history = dict(context.state["arrays"].to_torch_state_dict()), context.state["history"]
     refused = zip(*(history[f"refused-{of}s"] for of in ("round", "client", "reason")), strict=True)
     told = [f"round {round_number}, {parts[node - 1].name}: {reason}" for round_number, node, reason in refused]
