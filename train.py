@@ -1,10 +1,12 @@
 """Train a single-cell classifier, measure what it emits and score it: python train.py [GROUP=CHOICE] [KEY=VALUE]"""
 
+import errno
 import hashlib
 import logging
 import os
 import re
 import shutil
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -16,10 +18,12 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from scfl_green.errors import InputError
+from scfl_green.errors import InputError, Stopped
 
 # A user's: shown in one line. Anything else is a bug of ours, and shows its traceback.
 MISTAKES = (HydraException, OmegaConfBaseException, InputError)
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+GOES_ON = "the same command goes on after the last round or epoch that was finished"
 # Overrides that say how to fine-tune, and not from what.
 OF_FINE_TUNING = ("finetuning.", "weights-", "callbacks-", "budget.", "trainer.max_epochs-", "model.optimizer.lr-")
 
@@ -72,6 +76,10 @@ def main(cfg: DictConfig) -> float | None:
             raise  # Hydra goes on with the other jobs, and names this one
         _remove_if_unused(Path(HydraConfig.get().runtime.output_dir))
         sys.exit(one_line(error))
+    except OSError as error:
+        if error.errno not in NO_ROOM or HydraConfig.get().mode == RunMode.MULTIRUN:
+            raise
+        sys.exit(f"error: no room to write ({error}); make some, and {GOES_ON}")
 
 
 def _remove_if_unused(folder: Path) -> None:
@@ -87,10 +95,21 @@ def one_line(error: Exception) -> str:
     return "error: " + " ".join(str(error).split("Config search path")[0].split())
 
 
+def stop(number: int, _: object) -> None:
+    """Ends the run where it is; the second time, at once."""
+    signal.signal(number, signal.SIG_DFL)
+    raise Stopped(number)
+
+
 if __name__ == "__main__":
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stop)
     # Hydra would print its errors over several lines, and tracebacks of ours.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     try:
         main()
     except MISTAKES as error:
         sys.exit(one_line(error))
+    except Stopped as stopped:
+        print(f"stopped: {GOES_ON}", file=sys.stderr)
+        sys.exit(128 + stopped.number)

@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from scfl_green.artifacts import Start
 from scfl_green.carbon import EnergyMeter
+from scfl_green.checkpoint import Checkpoint
 from scfl_green.data.cells import Cells, Reading
 from scfl_green.data.dataset import Dataset, kept_in, load, prepare
 from scfl_green.data.sources import cache_folder, contents
@@ -66,7 +67,9 @@ def _unseen(dataset: Dataset, paths: Sequence[Path], start: Start | None) -> Dat
     return dataset
 
 
-def make_job(cfg: DictConfig, dataset: Dataset, start: Start | None, meter: EnergyMeter, report: Report) -> Job:
+def make_job(
+    cfg: DictConfig, dataset: Dataset, start: Start | None, meter: EnergyMeter, report: Report, checkpoint: Checkpoint
+) -> Job:
     """The job on a dataset, from the weights of ``start`` where there are any."""
     n_genes, n_types = dataset.features.n_genes, len(dataset.types)
     trainer = instantiate({key: value for key, value in cfg.trainer.items() if key not in OURS})
@@ -88,6 +91,7 @@ def make_job(cfg: DictConfig, dataset: Dataset, start: Start | None, meter: Ener
         batch_size=cfg.data.batch_size,
         seed=cfg.seed,
         report=report,
+        checkpoint=checkpoint,
         packed=cfg.trainer.packed,
         callbacks=lambda: [instantiate(callback) for callback in cfg.callbacks.values()],
         prune=instantiate(cfg.prune),

@@ -1,6 +1,7 @@
 """Small Lightning callbacks."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
@@ -38,7 +39,17 @@ class BestWeights(pl.Callback):
         self.monitor = monitor
         self.best: tuple[float, dict[str, Tensor]] | None = None
 
-    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    @property
+    def state_key(self) -> str:
+        return self._generate_state_key(monitor=self.monitor)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"best": self.best}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.best = state_dict["best"]
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         self.best = None
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -56,15 +67,22 @@ class BestWeights(pl.Callback):
 
 class EachEpoch(pl.Callback):
     """Hands the epoch number (from 1, after the ``done`` ones of earlier fits) and its metrics to ``report``; ends the
-    fit where that says that it is enough."""
+    fit where that says that it is enough, and hands the Trainer to ``keep`` where there are epochs to follow."""
 
-    def __init__(self, report: Callable[[int, dict[str, float]], bool], done: int = 0) -> None:
-        self.report, self.done = report, done
+    def __init__(
+        self,
+        report: Callable[[int, dict[str, float]], bool],
+        done: int = 0,
+        keep: Callable[[pl.Trainer], None] = lambda _: None,
+    ) -> None:
+        self.report, self.done, self.keep = report, done, keep
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         metrics = {k: float(v) for k, v in trainer.callback_metrics.items()}
         if self.report(self.done + trainer.current_epoch + 1, metrics):
             trainer.should_stop = True
+        if not trainer.should_stop and trainer.current_epoch + 1 < (trainer.max_epochs or 0):
+            self.keep(trainer)
 
 
 class ShortFit(pl.Callback):

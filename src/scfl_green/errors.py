@@ -1,4 +1,4 @@
-"""The one exception that the command line shows without a traceback."""
+"""The exceptions that the command line shows without a traceback."""
 
 from collections.abc import Iterable
 
@@ -14,3 +14,12 @@ def listed(names: Iterable[object]) -> str:
     every = [str(name)[:60] for name in names]
     more = f" and {len(every) - MOST_NAMES} more" if len(every) > MOST_NAMES else ""
     return (", ".join(every[:MOST_NAMES]) or "none") + more
+
+
+class Stopped(BaseException):
+    """The program was asked to stop, by signal ``number``. No Exception: nothing is to take it for a failure, and
+    Lightning would turn a KeyboardInterrupt into an exit of its own."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number

@@ -4,7 +4,7 @@ import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import cast
+from pathlib import Path
 
 import numpy as np
 import pytorch_lightning as pl
@@ -14,6 +14,7 @@ from torchmetrics.functional.classification import multiclass_confusion_matrix
 
 from scfl_green.callbacks import ShortFit
 from scfl_green.carbon import EnergyMeter, MeasureEmissions
+from scfl_green.checkpoint import Checkpoint
 from scfl_green.data.datamodule import CellDataModule, Features
 from scfl_green.data.partition import Part, Split
 from scfl_green.errors import InputError
@@ -36,7 +37,7 @@ class Job:
     ``pretraining_kg``. ``trainer`` makes a Trainer (a partial of ``pl.Trainer``), which serves all fits; ``callbacks``
     makes the callbacks of one. ``packed``: Lightning is handed an epoch at a time, not a batch. The same seed gives the
     same bits: each epoch is seeded by (seed, client, round, epoch), so that the order in which clients train does not
-    matter.
+    matter. What a killed run had put into ``checkpoint`` is in it again.
     """
 
     model: CellClassifier
@@ -56,6 +57,7 @@ class Job:
     pretraining_kg: float | None = None
     prune: Prune | None = None
     budget: Budget | None = None
+    checkpoint: Checkpoint = field(default_factory=Checkpoint)
     history: list[tuple[float, float]] = field(default_factory=list, init=False)
     confusion: Tensor = field(init=False)
     last_good: Weights | None = field(default=None, init=False)
@@ -67,15 +69,26 @@ class Job:
         # Kept, since every fit leaves its own weights in the one resident model.
         self.untrained = self.weights()
         self.initial = self.pretrained or self.untrained
+        self.history += [(grams, f1) for grams, f1 in self.checkpoint.state.get("history", [])]
 
     def ended(self, unit: str, total: int, step: int, metrics: dict[str, float], fit_as: str = FIT) -> bool:
-        """Report a finished round or epoch, or only measure it if its fit does not count; true: the budget is spent."""
+        """Report a finished round or epoch, or only measure it if its fit does not count; true: it is enough."""
         if fit_as == FIT:
             self.report(unit, total, step, metrics)
         else:
             self.meter.read()
         self.history.append(self._spent(fit_as, metrics))
-        return self.budget is not None and self.budget.spent(self.history)
+        return self.enough
+
+    @property
+    def enough(self) -> bool:
+        """The budget is spent."""
+        return self.budget is not None and bool(self.history) and self.budget.spent(self.history)
+
+    def keep(self) -> None:
+        """Write a checkpoint of what the regime has put into it, with what has been used and reached so far."""
+        self.checkpoint.state |= {"history": self.history, "used": self.meter.rows()}
+        self.checkpoint.save()
 
     def _spent(self, phase: str, metrics: dict[str, float]) -> tuple[float, float]:
         """Grams of CO2e spent on a phase so far, and the weighted F1 on validation cells that they have bought."""
@@ -99,10 +112,11 @@ class Job:
         callbacks: Sequence[pl.Callback] = (),
         validate: bool = False,
         fit_as: str = FIT,
+        resume: Path | None = None,
     ) -> tuple[Weights, dict[str, float]]:
-        """Train from ``weights`` on a part's training cells for ``epochs``, with a fresh optimiser; gives the
-        weights arrived at and the metrics of the last epoch. ``fit_as`` names its phase in the ledger where it is not
-        to count as the run's training."""
+        """Train from ``weights`` on a part's training cells for ``epochs``, with a fresh optimiser, or on from
+        ``resume``, Lightning's checkpoint of an epoch of the same fit; gives the weights arrived at and the metrics of
+        the last epoch. ``fit_as`` names its phase in the ledger where it is not to count as the run's training."""
         self._load(weights)
         seed = [self.seed, zlib.crc32(part.name.encode()), round_number]
         measure = MeasureEmissions(self.meter, round_number, part.name, fit_as)
@@ -110,7 +124,8 @@ class Job:
         trainer = self.resident(measure, ShortFit(seed), *more, epochs=epochs)
         trainer.limit_val_batches = 1.0 if validate and len(part.validation) else 0
         self.model.automatic_optimization, self.model.logging = not self.packed, bool(more)
-        trainer.fit(self.model, datamodule=CellDataModule(self.features, part, self.batch_size, seed, self.packed))
+        data = CellDataModule(self.features, part, self.batch_size, seed, self.packed)
+        trainer.fit(self.model, datamodule=data, ckpt_path=resume, weights_only=True)
         entry = self.meter.entry(fit_as, round_number, part.name)
         entry.cells += trainer.current_epoch * len(part.train)
         entry.flops += self._flops_per_cell() * trainer.current_epoch * len(part.train)
@@ -132,11 +147,10 @@ class Job:
         self._load(weights)
         n_types = self.model.n_types
         predicted, labels = {}, {}
-        with self.meter.phase(TEST):
+        with self.meter.phase(TEST), self.resident.inference(self.model) as infer:
             for part in parts:
                 data = CellDataModule(self.features, part, 4096, [self.seed])
-                batches = self.resident().predict(self.model, data.test_dataloader())
-                predicted[part.name] = torch.cat(cast("list[Tensor]", batches)).cpu()
+                predicted[part.name] = torch.cat([infer(x).argmax(dim=1).cpu() for x, _ in data.test_dataloader()])
                 labels[part.name] = torch.from_numpy(self.features.labels[part.test])
         every = torch.cat([*predicted.values()]), torch.cat([*labels.values()])
         self.confusion = multiclass_confusion_matrix(*every, n_types)

@@ -1,6 +1,6 @@
 """The ledger: what each phase, round and client used, and how a reading of energy is shared out among them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -128,6 +128,15 @@ class Ledger:
         """Bytes up and down of training, those of validation included, of all or of one ``client`` or ``round``."""
         fit, validate = self.total(FIT, **of), self.total(VALIDATE, **of)
         return fit.bytes_up + validate.bytes_up, fit.bytes_down + validate.bytes_down
+
+    def rows(self) -> list[dict[str, Any]]:
+        """The entries as plain values; ``from_rows`` makes a ledger of them again."""
+        return [asdict(entry) for entry in self.entries.values()]
+
+    @staticmethod
+    def from_rows(rows: Iterable[dict[str, Any]]) -> "Ledger":
+        entries = [Entry(**row) for row in rows]
+        return Ledger({(entry.phase, entry.round, entry.client): entry for entry in entries})
 
     def write(self, path: Path) -> None:
         """``energy.csv``: a row a phase, round and client."""

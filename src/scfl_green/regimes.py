@@ -1,13 +1,14 @@
 """Regimes: ways to arrive at weights. Each calls ``Job.fit``; they differ in how often, where and from what."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from pytorch_lightning.callbacks import Callback, EarlyStopping
+from pytorch_lightning.callbacks import Callback
 
-from scfl_green.callbacks import BestWeights, EachEpoch, Freeze
+from scfl_green.alone import fit_alone
+from scfl_green.callbacks import Freeze
 from scfl_green.data.partition import Part
 from scfl_green.errors import InputError
 from scfl_green.federated.simulate import simulate
@@ -32,7 +33,8 @@ class Outcome:
 def central(job: Job, *, epochs: int) -> Outcome:
     """Train on the pooled training cells of all clients: what a federation is compared with."""
     parts = list(job.split.clients.values())
-    weights = _alone(job, Part.pooled(parts), job.initial, epochs, partial(job.ended, "epoch", epochs))
+    after = partial(job.ended, "epoch", epochs)
+    weights = fit_alone(job, Part.pooled(parts), "central", job.initial, epochs, after)
     return Outcome(weights, parts, len(job.history))
 
 
@@ -114,23 +116,22 @@ def _arm(
     callbacks: Sequence[Callback],
     fit_as: str,
 ) -> Arm:
-    rows: list[dict[str, Any]] = []
-    kept: list[Weights] = []
-    job.history.clear()
+    rows: list[dict[str, Any]] = job.checkpoint.state.setdefault(arm, [])
+    if not rows:
+        job.history.clear()
+    tested = job.split.to_test([part])
 
     def after(epoch: int, metrics: dict[str, float]) -> bool:
         enough = job.ended("epoch", epochs, epoch, metrics, fit_as)
         used = job.meter.total(fit_as)
         of_validation = metrics.get("validation/weighted_f1")
         spent = {"energy_kwh": used.energy_kwh, "emissions_kg": used.emissions_kg}
-        rows.append({"arm": arm, "client": part.name, "epoch": epoch, "validation_weighted_f1": of_validation, **spent})
-        kept.append(job.weights())
+        scores = {f"test_{name}": value for name, value in job.test(tested, job.weights())[""].items()}
+        about = {"arm": arm, "client": part.name, "epoch": epoch, "validation_weighted_f1": of_validation}
+        rows.append(about | spent | scores)
         return enough
 
-    weights = _alone(job, part, start, epochs, after, patience, callbacks, fit_as)
-    tested = job.split.to_test([part])
-    for row, of_epoch in zip(rows, kept, strict=True):
-        row.update({f"test_{name}": value for name, value in job.test(tested, of_epoch)[""].items()})
+    weights = fit_alone(job, part, arm, start, epochs, after, patience, callbacks, fit_as)
     return Arm(weights, job.test(tested, weights)[""], rows)
 
 
@@ -154,36 +155,3 @@ def _compared(tuned: Arm, scratch: Arm, target: float | None, pretraining_kg: fl
         "pretraining_emissions_kg": pretraining_kg,
         "newcomers_to_pay_back": pretraining_kg / saved_kg if pretraining_kg and saved_kg > 0 else None,
     }
-
-
-def _alone(
-    job: Job,
-    part: Part,
-    weights: Weights,
-    epochs: int,
-    after: Callable[[int, dict[str, float]], bool],
-    patience: int | None = None,
-    callbacks: Sequence[Callback] = (),
-    fit_as: str = FIT,
-) -> Weights:
-    """Fits one part, in two stages with pruning in between where there is any to do."""
-    if patience is not None:
-        if not len(part.validation):
-            raise InputError("finetuning.patience stops by validation cells: set split.validation above 0")
-        stop = EarlyStopping("validation/weighted_f1", mode="max", patience=patience)
-        callbacks = [*callbacks, stop, BestWeights()]
-    done = 0
-    for stage, until in enumerate([*([job.prune.after_epoch] if job.prune else []), epochs]):
-        if stage > 0:
-            weights = job.pruned(weights)
-        weights, _ = job.fit(
-            part,
-            weights,
-            epochs=until - done,
-            round_number=stage,
-            callbacks=[EachEpoch(after, done), *callbacks],
-            validate=True,
-            fit_as=fit_as,
-        )
-        done = until
-    return weights

@@ -1,8 +1,11 @@
 """The one Trainer that serves all fits of a job."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import pytorch_lightning as pl
+import torch
+from torch import Tensor
 
 from scfl_green.errors import InputError
 
@@ -40,6 +43,17 @@ class Resident:
         self.trainer.fit_loop.max_epochs = epochs
         self.trainer.fit_loop.epoch_progress.reset()
         return self.trainer
+
+    @contextmanager
+    def inference(self, model: pl.LightningModule) -> Iterator[Callable[[Tensor], Tensor]]:
+        """The model as a function of features, on the device and in the precision of fits; also within a fit."""
+        plugin, device, was_training = self.trainer.precision_plugin, self.trainer.strategy.root_device, model.training
+        model.to(device).eval()
+        try:
+            with torch.inference_mode(), plugin.forward_context():
+                yield lambda x: model(plugin.convert_input(x.to(device)))
+        finally:
+            model.train(was_training)
 
     @property
     def device(self) -> str:

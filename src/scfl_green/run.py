@@ -23,12 +23,13 @@ from scfl_green import settings
 from scfl_green.artifacts import Start, read_model, write_model
 from scfl_green.assemble import load_dataset, make_job
 from scfl_green.carbon import EnergyMeter
+from scfl_green.checkpoint import Checkpoint
 from scfl_green.data.dataset import Dataset
 from scfl_green.data.seen import Seen
 from scfl_green.data.sources import contents
 from scfl_green.errors import InputError
 from scfl_green.files import write_atomically
-from scfl_green.ledger import PREPARE
+from scfl_green.ledger import PREPARE, Ledger
 from scfl_green.record import make_record
 from scfl_green.summary import print_cells, print_summary
 from scfl_green.tracking import Tracker
@@ -52,8 +53,10 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     # Partials are called here, so that their InputErrors are not wrapped into Hydra's.
     paths: list[Path] = instantiate(cfg.data.source, _partial_=True, _convert_="all")()
     what = _what(config, paths, start)
+    kept = folder / "checkpoints" / what["fingerprint"]
     if (done := _finished(folder, what["fingerprint"])) is not None:
         print(f"{folder}: finished before, with this configuration; nothing to do")
+        Checkpoint(kept).clear()
         return done
     # Set by Lightning when it is imported; it would tell of every fit.
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
@@ -70,7 +73,7 @@ def run(cfg: DictConfig) -> dict[str, Any]:
             dataset = load_dataset(cfg, paths, start, meter)
             if HydraConfig.get().mode != RunMode.MULTIRUN or HydraConfig.get().job.num == 0:
                 print_cells(dataset)
-        return _train(cfg, config, what, dataset, paths, start, meter, folder)
+        return _train(cfg, config, what, dataset, paths, start, meter, folder, Checkpoint(kept))
     finally:
         meter.close()
 
@@ -120,10 +123,15 @@ def _train(
     start: Start | None,
     meter: EnergyMeter,
     folder: Path,
+    checkpoint: Checkpoint,
 ) -> dict[str, Any]:
     cells = contents(paths), len(dataset.features.labels)
-    with Tracker(folder, meter, config, partial(instantiate, cfg.logger)) as tracker:
-        job = make_job(cfg, dataset, start, meter, tracker.report)
+    if checkpoint.last is not None:
+        unit, step, _ = checkpoint.state["told"][-1]
+        print(f"{folder}: was begun before; goes on after {unit} {step}")
+        meter.add(Ledger.from_rows(checkpoint.state["used"]))
+    with Tracker(folder, meter, config, partial(instantiate, cfg.logger), checkpoint) as tracker:
+        job = make_job(cfg, dataset, start, meter, tracker.report, checkpoint)
         job.warm_up()
         try:
             outcome = instantiate(cfg.regime, _convert_="all")(job)
@@ -151,6 +159,7 @@ def _train(
         write_atomically(folder / "finetune.csv", pd.DataFrame(outcome.rows).to_csv(index=False).encode())
     # Last: a run that has a record is finished.
     write_atomically(folder / "result.json", json.dumps(record, indent=1).encode())
+    checkpoint.clear()
     print(f"{folder}: result.json, weights.safetensors, model.json, metrics.csv, energy.csv")
     return record
 

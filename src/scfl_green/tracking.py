@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from scfl_green.carbon import EnergyMeter
+from scfl_green.checkpoint import Checkpoint
 from scfl_green.ledger import FIT
 
 
@@ -67,12 +68,19 @@ class _OneRun(WandbLogger):
 class Tracker:
     """Told of every finished round or epoch: draws a bar on a terminal and prints plain lines elsewhere, appends
     to ``metrics.csv``, logs to the loggers that ``make_loggers`` makes (by name, when there is first something
-    to log, so that what fails before has left nothing behind)."""
+    to log, so that what fails before has left nothing behind). What a killed run had told, by its ``checkpoint``, is
+    told again."""
 
     def __init__(
-        self, folder: Path, meter: EnergyMeter, config: dict[str, Any], make_loggers: Callable[[], dict[str, Logger]]
+        self,
+        folder: Path,
+        meter: EnergyMeter,
+        config: dict[str, Any],
+        make_loggers: Callable[[], dict[str, Logger]],
+        checkpoint: Checkpoint,
     ) -> None:
         self.folder, self.path = folder, folder / "metrics.csv"
+        self.told: list[tuple[str, int, dict[str, float]]] = checkpoint.state.setdefault("told", [])
         self.meter, self.config, self.make_loggers = meter, config, make_loggers
         console = Console()
         self.bar = Progress(
@@ -96,6 +104,8 @@ class Tracker:
     def __enter__(self) -> "Tracker":
         self.path.unlink(missing_ok=True)
         self.bar.start()
+        for unit, step, metrics in self.told:
+            self._write(unit, step, metrics)
         return self
 
     def __exit__(self, kind: object, error: object, trace: object) -> None:
@@ -108,15 +118,19 @@ class Tracker:
         self.meter.write(self.folder / "energy.csv")  # what is killed leaves what it had used
         used = self.meter.total(FIT)
         metrics |= {"emissions/co2eq_g": used.emissions_kg * 1e3, "emissions/energy_wh": used.energy_kwh * 1e3}
-        row = pd.DataFrame([{unit: step, **metrics}])
-        row.to_csv(self.path, mode="a", header=not self.path.exists(), index=False)
-        for logger in self.loggers:
-            logger.log_metrics(metrics, step=step)
+        self.told.append((unit, step, metrics))
+        self._write(unit, step, metrics)
         stage = "validation" if "validation/accuracy" in metrics else "train"
         status = f"{stage} accuracy {metrics[f'{stage}/accuracy']:.3f}  {metrics['emissions/co2eq_g']:.4f} g CO2e"
         self.bar.update(self.task, description=unit, total=total, completed=step, status=status)
         if self.bar.disable:
             print(f"{unit} {step}/{total}  {status}", flush=True)
+
+    def _write(self, unit: str, step: int, metrics: dict[str, float]) -> None:
+        row = pd.DataFrame([{unit: step, **metrics}])
+        row.to_csv(self.path, mode="a", header=not self.path.exists(), index=False)
+        for logger in self.loggers:
+            logger.log_metrics(metrics, step=step)
 
     def finish(self, record: dict[str, Any], tables: dict[str, pd.DataFrame], picture: Path) -> None:
         """The run's record becomes the summary of its W&B run, and a table beside those given."""

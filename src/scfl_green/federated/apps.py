@@ -9,11 +9,12 @@ from flwr.serverapp.strategy import Strategy
 
 from scfl_green.callbacks import Proximal
 from scfl_green.data.partition import Part
+from scfl_green.federated.resume import keep_round, take_up
 from scfl_green.federated.strategy import QuorumError, Repeatable
 from scfl_green.job import Job, Weights
 
-# Told of every round; true ends the federation.
-OnRound = Callable[[int, dict[str, float]], bool]
+# Told of every round.
+OnRound = Callable[[int, dict[str, float]], object]
 
 
 def client_app(job: Job, parts: Sequence[Part]) -> ClientApp:
@@ -61,35 +62,44 @@ def server_app(
     min_clients: int | None = None,
     timeout_seconds: float = 3600,
 ) -> ServerApp:
-    """A ServerApp that runs the strategy from the job's initial weights and tells of every round; the last arrays
-    (the best on validation cells, where the job has a budget) are left in the context's state."""
+    """A ServerApp that runs the strategy from the job's initial weights, or on from its checkpoint, and tells of every
+    round; the last arrays (the best on validation cells, where the job has a budget) are left in the context's state.
+    """
     app = ServerApp()
 
     @app.main()
     def main(grid: Grid, context: Context) -> None:
-        cells = _ask_for_cells(grid, timeout_seconds)
-        repeatable = Repeatable(strategy, evaluate, _pruning(job), min_clients, cells, timeout_seconds)
-        best = (-1.0, ArrayRecord(job.initial))
+        repeatable = Repeatable(
+            strategy, evaluate, _pruning(job), min_clients, timeout_seconds=timeout_seconds, seed=job.seed
+        )
+        if (taken_up := take_up(job.checkpoint, repeatable)) is None:
+            repeatable.cells = _ask_for_cells(grid, timeout_seconds)
+            taken_up = ArrayRecord(job.initial), (-1.0, ArrayRecord(job.initial))
+        last, best = taken_up
 
         def after_round(server_round: int, arrays: ArrayRecord) -> None:
-            nonlocal best
+            nonlocal last, best
             if server_round > 0:
+                last, server_round = arrays, server_round + repeatable.done
                 metrics = repeatable.metrics[server_round]
                 best = max(best, (metrics.get("validation/weighted_f1", 0.0), arrays), key=lambda scored: scored[0])
-                if on_round(server_round, metrics):
-                    raise _EnoughError
+                on_round(server_round, metrics)
+                keep_round(job.checkpoint, repeatable, arrays, best if job.budget else None)
+                job.keep()
+            if job.enough:
+                raise _EnoughError
 
         try:
-            last = repeatable.start(
+            repeatable.start(
                 grid,
-                ArrayRecord(job.initial),
-                num_rounds=rounds,
+                last,
+                num_rounds=rounds - repeatable.done,
                 train_config=ConfigRecord({"local-epochs": local_epochs}),
                 evaluate_fn=after_round,
                 timeout=timeout_seconds,
-            ).arrays
+            )
         except _EnoughError:
-            last = best[1]
+            pass
         except QuorumError as error:
             context.state["arrays"] = error.arrays
             raise

@@ -1,5 +1,6 @@
 """What any Flower strategy needs to give the same bits for the same seed, and to bear bad replies."""
 
+import random
 from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
@@ -27,7 +28,8 @@ class Repeatable(Strategy):
     if its client had not been asked (``refused`` keeps who, when and why); with fewer than ``min_clients`` left, or
     than were asked if None, the round is asked again, once, and then the run ends in a QuorumError. ``cells`` are the
     training cells that each node has. ``between_rounds`` may change the weights of a finished round before they travel
-    on; ``metrics`` keeps each round's aggregated training and validation metrics.
+    on; ``metrics`` keeps each round's aggregated training and validation metrics. Which clients a round samples depends
+    on ``seed`` and its number alone; ``done`` rounds have been finished before ``start``, and count.
     """
 
     def __init__(
@@ -38,9 +40,11 @@ class Repeatable(Strategy):
         min_clients: int | None = None,
         cells: Mapping[int, float] | None = None,
         timeout_seconds: float = 3600,
+        seed: int = 0,
     ) -> None:
         self.strategy, self.evaluate, self.between_rounds = strategy, evaluate, between_rounds
         self.min_clients, self.cells, self.timeout_seconds = min_clients, cells or {}, timeout_seconds
+        self.seed, self.done = seed, 0
         self.sent = ArrayRecord()
         self.metrics: dict[int, dict[str, float]] = {}
         self.refused: list[Refusal] = []
@@ -49,6 +53,8 @@ class Repeatable(Strategy):
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
+        server_round += self.done
+        random.seed(f"{self.seed}, round {server_round}")
         messages = list(self.strategy.configure_train(server_round, arrays, config, grid))
         self.sent, self.grid, self.asked = arrays, grid, messages
         self.expected = {name: Expected.of(array) for name, array in arrays.items()}
@@ -57,6 +63,7 @@ class Repeatable(Strategy):
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        server_round += self.done
         good = self._good(server_round, replies)
         least = len(self.asked) if self.min_clients is None else self.min_clients
         if len(good) < least:
@@ -103,9 +110,12 @@ class Repeatable(Strategy):
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        return self.strategy.configure_evaluate(server_round, arrays, config, grid) if self.evaluate else []
+        if not self.evaluate:
+            return []
+        return self.strategy.configure_evaluate(server_round + self.done, arrays, config, grid)
 
     def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
+        server_round += self.done
         every = _by_node(replies)
         good = self._without(server_round, every, {r.metadata.src_node_id: evaluate_flaw(r) for r in every})
         metrics = self.strategy.aggregate_evaluate(server_round, good)

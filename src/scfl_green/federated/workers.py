@@ -1,5 +1,6 @@
 """WorkersGrid: the clients of a round in worker processes, side by side."""
 
+import signal
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -122,6 +123,9 @@ class _Worker:
 def _work(grid: WorkersGrid, connection: Connection, others: Sequence[Connection]) -> None:
     for other in others:
         other.close()
+    # Ctrl-C on a terminal reaches all processes: the first one ends the others.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     # The threads of this process's OpenMP did not come with the fork: waiting for them would have no end.
     torch.set_num_threads(1)
     meter = grid.meter
@@ -135,4 +139,7 @@ def _work(grid: WorkersGrid, connection: Connection, others: Sequence[Connection
             reply: bytes | InputError = grid.answer(request)
         except InputError as error:
             reply = error
-        connection.send((reply, meter.taken()))
+        try:
+            connection.send((reply, meter.taken()))
+        except BrokenPipeError:
+            return
