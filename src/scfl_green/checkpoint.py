@@ -43,6 +43,8 @@ class Checkpoint:
             files = {name: (path / name).read_bytes() for name in sums}
         except (OSError, ValueError) as error:
             return f"a damaged checkpoint ({type(error).__name__})"
+        if STATE not in files:
+            return f"a damaged checkpoint (its {MANIFEST} is not whole)"
         for name, content in files.items():
             if hashlib.sha256(content).hexdigest() != sums[name]:
                 return f"a damaged checkpoint ({name} has another SHA-256 than {MANIFEST} says)"

@@ -25,9 +25,12 @@ def keep_round(
     if best is not None:
         checkpoint.files[BEST] = of_torch.save(dict(best[1].to_torch_state_dict()))
     held = dict(_attributes(repeatable.strategy))
-    checkpoint.files[STRATEGY] = of_numpy.save(dict(_flat(held)))
+    checkpoint.files[STRATEGY] = of_numpy.save(flat := dict(_flat(held)))
     checkpoint.state[FEDERATION] = {
         "best": best and best[0],
+        # Some strategies go by the order of arrays, which safetensors does not keep.
+        "names": list(arrays),
+        "names_of_strategy": list(flat),
         "cells": list(repeatable.cells.items()),
         "clients_by_round": list(repeatable.clients_by_round.items()),
         "refused": [vars(refusal) for refusal in repeatable.refused],
@@ -45,20 +48,23 @@ def take_up(checkpoint: Checkpoint, repeatable: Repeatable) -> tuple[ArrayRecord
     repeatable.clients_by_round = dict(state["clients_by_round"])
     repeatable.refused = [Refusal(**refusal) for refusal in state["refused"]]
     repeatable.done = max(repeatable.clients_by_round)
-    held = _unflat(of_numpy.load(checkpoint.files[STRATEGY])) | state["strategy"]
+    stored = of_numpy.load(checkpoint.files[STRATEGY])
+    held = _unflat({name: stored[name] for name in state["names_of_strategy"]}) | state["strategy"]
     for name, value in held.items():
         *outer, own = name.split(".")
         strategy: Any = repeatable.strategy
         for attribute in outer:
             strategy = getattr(strategy, attribute)
         setattr(strategy, own, value)
-    last = _record(checkpoint.files[WEIGHTS])
-    best = (state["best"], _record(checkpoint.files[BEST])) if BEST in checkpoint.files else (-1.0, last)
-    return last, best
+    last = _record(checkpoint.files[WEIGHTS], state["names"])
+    if BEST not in checkpoint.files:
+        return last, (-1.0, last)
+    return last, (state["best"], _record(checkpoint.files[BEST], state["names"]))
 
 
-def _record(stored: bytes) -> ArrayRecord:
-    return ArrayRecord(of_torch.load(stored))
+def _record(stored: bytes, names: list[str]) -> ArrayRecord:
+    weights = of_torch.load(stored)
+    return ArrayRecord({name: weights[name] for name in names})
 
 
 def _attributes(strategy: Strategy, prefix: str = "") -> Iterator[tuple[str, Any]]:
