@@ -62,9 +62,9 @@ def _kept_fit(
     """A fit that goes on after the last epoch that a killed run had finished; nothing is left to do where that run had
     finished the fit."""
     kept, finished, resume = job.checkpoint, f"{name}.safetensors", None
-    if finished in kept.files:
+    if kept.begun and finished in kept.files:
         return load(kept.files[finished])
-    if kept.last is not None and kept.state.get("fit") == name:
+    if kept.begun and kept.last and kept.state.get("fit") == name:
         resume = kept.last / EPOCH
         weights = torch.load(resume, weights_only=True)["state_dict"]
 

@@ -18,7 +18,7 @@ class Checkpoint:
 
     ``save`` writes all of both to a numbered folder that appears whole or not at all, with a SHA-256 manifest (as of
     ``sha256sum``), and keeps the one before it. A new object begins with what the last whole one holds; one that is
-    damaged is named and passed over. Without a folder nothing is written.
+    damaged is named and passed over (``begun``: there was one). Without a folder nothing is written.
     """
 
     def __init__(self, folder: Path | None = None) -> None:
@@ -31,6 +31,7 @@ class Checkpoint:
                 self.last = path
                 break
             print(f"{path}: {damage}; the run goes on from the one before, or anew")
+        self.begun = self.last is not None
 
     def _written(self) -> list[Path]:
         found = self.folder.glob("[0-9]*") if self.folder is not None else ()

@@ -116,7 +116,9 @@ def _arm(
     callbacks: Sequence[Callback],
     fit_as: str,
 ) -> Arm:
-    rows: list[dict[str, Any]] = job.checkpoint.state.setdefault(arm, [])
+    kept = job.checkpoint.state
+    rows: list[dict[str, Any]] = kept.get(arm, []) if job.checkpoint.begun else []
+    kept[arm] = rows
     if not rows:
         job.history.clear()
     tested = job.split.to_test([part])

@@ -126,7 +126,7 @@ def _train(
     checkpoint: Checkpoint,
 ) -> dict[str, Any]:
     cells = contents(paths), len(dataset.features.labels)
-    if checkpoint.last is not None:
+    if checkpoint.begun:
         unit, step, _ = checkpoint.state["told"][-1]
         print(f"{folder}: was begun before; goes on after {unit} {step}")
         meter.add(Ledger.from_rows(checkpoint.state["used"]))

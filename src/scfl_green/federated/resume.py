@@ -41,9 +41,9 @@ def keep_round(
 def take_up(checkpoint: Checkpoint, repeatable: Repeatable) -> tuple[ArrayRecord, tuple[float, ArrayRecord]] | None:
     """Set a strategy to go on after the round of a checkpoint; its weights and the best ones, None where there are
     none."""
-    state: dict[str, Any] | None = checkpoint.state.get(FEDERATION)
-    if state is None:
+    if not checkpoint.begun:
         return None
+    state: dict[str, Any] = checkpoint.state[FEDERATION]
     repeatable.cells = dict(state["cells"])
     repeatable.clients_by_round = dict(state["clients_by_round"])
     repeatable.refused = [Refusal(**refusal) for refusal in state["refused"]]
