@@ -1,38 +1,45 @@
 """Train a single-cell classifier, measure what it emits and score it: python train.py [GROUP=CHOICE] [KEY=VALUE]"""
 
+import copy
 import errno
-import hashlib
 import logging
 import os
 import re
 import shutil
 import signal
 import sys
+from collections.abc import Callable
+from functools import partial, wraps
 from pathlib import Path
 from typing import Any
 
 import hydra
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
+from scfl_green.confidential import refuse_secret_arguments, short_hash, shown
 from scfl_green.errors import InputError, Stopped
+from scfl_green.guard import guard
 
 # A user's: shown in one line. Anything else is a bug of ours, and shows its traceback.
 MISTAKES = (HydraException, OmegaConfBaseException, InputError)
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 GOES_ON = "the same command goes on after the last round or epoch that was finished"
+RERUN = "--experimental-rerun"
 # Overrides that say how to fine-tune, and not from what.
 OF_FINE_TUNING = ("finetuning.", "weights-", "callbacks-", "budget.", "trainer.max_epochs-", "model.optimizer.lr-")
 
 
-def run_name(regime: str = "", *, skipped: tuple[str, ...] = (), _root_: DictConfig) -> str:
-    """What a run is, as a folder name: its choices and seed, and every value that was overridden.
+def run_name(regime: str = "", *, skipped: tuple[str, ...] = (), people: bool = True, _root_: DictConfig) -> str:
+    """What a run is, as a folder name: its choices and seed, and every value that was overridden; of a path, a hash.
 
     ``${run_name:federated}`` names the federated run that such a run would be fine-tuned from. A name that had
-    to be shortened or rid of odd characters ends in a hash of the whole.
+    to be shortened or rid of odd characters ends in a hash of the whole. ``${public_name:}`` is the same without
+    ``people``: hashes also where clients, donors or columns would be named.
     """
     hydra_config: Any = _root_.hydra if "hydra" in _root_ else HydraConfig.get()
     choices, overrides = hydra_config.runtime.choices, hydra_config.job.override_dirname.split(";")
@@ -40,11 +47,13 @@ def run_name(regime: str = "", *, skipped: tuple[str, ...] = (), _root_: DictCon
         skipped = ("experiment-",)
     parts = [_root_.data.name, choices.model, choices.opt, regime or choices.regime]
     if newcomers := _root_.split.newcomers:
-        parts.append("newcomers-" + (str(newcomers) if isinstance(newcomers, int) else "+".join(map(str, newcomers))))
-    parts += [f"s{_root_.seed}", *(o for o in overrides if o and not o.startswith(skipped))]
+        named = str(newcomers) if isinstance(newcomers, int) else "+".join(map(str, newcomers))
+        parts.append("newcomers-" + (named if people or isinstance(newcomers, int) else short_hash(named)))
+    kept = [override for override in overrides if override and not override.startswith(skipped)]
+    parts += [f"s{_root_.seed}", *(shown(override, "-", people=people) for override in kept)]
     whole = "-".join(parts)
     name = re.sub(r"[^A-Za-z0-9._,+-]+", "_", whole)[:120]
-    return name if name == whole else f"{name}-{hashlib.sha256(whole.encode()).hexdigest()[:8]}"
+    return name if name == whole else f"{name}-{short_hash(whole)}"
 
 
 def federated_run(*, _root_: DictConfig) -> str:
@@ -59,9 +68,35 @@ def federated_run(*, _root_: DictConfig) -> str:
 
 
 OmegaConf.register_new_resolver("run_name", run_name)
+OmegaConf.register_new_resolver("public_name", partial(run_name, people=False))
 OmegaConf.register_new_resolver("federated_run", federated_run)
 OmegaConf.register_new_resolver("seeds", lambda n: ",".join(map(str, range(1, n + 1))))
 OmegaConf.register_new_resolver("product", lambda a, b: a * b)
+
+
+def guarded(load: Callable[..., DictConfig]) -> Callable[..., DictConfig]:
+    """Hydra makes callbacks, launchers and loggers as soon as it has composed a configuration, and has no hook before:
+    every one is composed by this method, those of the jobs of a sweep too."""
+
+    @wraps(load)
+    def load_and_check(*args: Any, **kwargs: Any) -> DictConfig:
+        cfg = load(*args, **kwargs)
+        checked = copy.deepcopy(cfg)
+        with open_dict(checked.hydra):
+            # Not known yet; they stand in the names of files and folders.
+            checked.hydra.runtime.output_dir = checked.hydra.job.id = checked.hydra.job.num = "0"
+        of_hydra: Any = HydraConfig.instance()
+        before, of_hydra.cfg = of_hydra.cfg, checked
+        try:
+            guard(checked)
+        finally:
+            of_hydra.cfg = before
+        return cfg
+
+    return load_and_check
+
+
+setattr(ConfigLoaderImpl, "load_configuration", guarded(ConfigLoaderImpl.load_configuration))  # noqa: B010  # a method
 
 
 @hydra.main(version_base="1.3", config_path="configs", config_name="train")
@@ -107,6 +142,9 @@ if __name__ == "__main__":
     # Hydra would print its errors over several lines, and tracebacks of ours.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     try:
+        refuse_secret_arguments(sys.argv[1:])
+        if any(word.startswith("--e") and RERUN.startswith(word.split("=")[0]) for word in sys.argv[1:]):
+            raise InputError(f"{RERUN} would read a pickle, which can run code; give the overrides again")
         main()
     except MISTAKES as error:
         sys.exit(one_line(error))

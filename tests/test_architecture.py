@@ -9,7 +9,8 @@ SRC = Path(__file__).parents[1] / "src/scfl_green"
 # From the ground up; a module imports from floors below its own, a folder also from itself.
 FLOORS = [
     ["errors", "files"],
-    ["score", "settings", "data", "prune", "ledger", "checkpoint"],
+    ["targets", "confidential"],
+    ["guard", "score", "settings", "data", "prune", "ledger", "checkpoint"],
     ["models", "callbacks", "carbon", "resident"],
     ["flops"],
     ["job", "tracking"],

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
+from scfl_green import targets
 from scfl_green.data.prepare import CLIP, Preparation
 from scfl_green.data.seen import Seen
 from scfl_green.data.sums import TARGET_SUM
@@ -22,16 +24,18 @@ def write_model(
     folder: Path, weights: Weights, preparation: Preparation, types: tuple[str, ...], model: dict[str, Any], seen: Seen
 ) -> None:
     """``weights.safetensors``, and ``model.json`` with all that is needed to use them elsewhere and the cells that they
-    have seen, in this run or before."""
+    have seen, in this run or before; the SHA-256 ties the two files to each other."""
+    stored = save(weights)
     about = {
         "model": model,
+        "weights_sha256": hashlib.sha256(stored).hexdigest(),
         "cell_types": list(types),
         "trained_on": seen.to_json(),
         "normalise_to": TARGET_SUM if preparation.preprocess else None,
         "clip": CLIP,
         "genes": {field: getattr(preparation, field).tolist() for field in GENE_FIELDS},
     }
-    write_atomically(folder / "weights.safetensors", save(weights))
+    write_atomically(folder / "weights.safetensors", stored)
     write_atomically(folder / "model.json", json.dumps(about, indent=1).encode())
 
 
@@ -52,12 +56,15 @@ class Start:
     emissions_kg: float | None
 
 
-def read_model(folder: str) -> Start:
-    """What the run in a folder left. Raises InputError where there is no finished run."""
+def read_model(folder: str, trusted: Sequence[str] = ()) -> Start:
+    """What the run in a folder left. Raises InputError where there is no finished run, where the weights are not those
+    that ``model.json`` tells of, and where it names a model that no configuration may (``targets.check``)."""
     path = Path(folder)
     try:
         stored = (path / "weights.safetensors").read_bytes()
         about = json.loads((path / "model.json").read_text())
+        sha256 = _verified(folder, stored, about)
+        targets.check(about["model"], trusted, where=f"weights={folder}: model.json: model")
         weights, genes = load(stored), about["genes"]
         preparation = Preparation(
             **{field: np.array(genes[field], dtype=object) for field in GENE_FIELDS[:2]},
@@ -71,10 +78,23 @@ def read_model(folder: str) -> Start:
             "or make one: regime=finetune starts from the run of the same command without it, `python train.py "
             "split.newcomers=1 ...`"
         ) from None
-    except (SafetensorError, ValueError, KeyError) as error:
+    except InputError:
+        raise
+    except (SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"weights={folder}: damaged files ({type(error).__name__}); run it again") from error
-    sha256 = hashlib.sha256(stored).hexdigest()
     return Start(weights, preparation, tuple(about["cell_types"]), seen, sha256, _emitted(path / "result.json"))
+
+
+def _verified(folder: str, stored: bytes, about: dict[str, Any]) -> str:
+    """The SHA-256 of the weights, before anything reads them."""
+    if not isinstance(expected := about.get("weights_sha256"), str):
+        raise InputError(f"weights={folder}: model.json has no weights_sha256 to check the weights by; run it again")
+    if (found := hashlib.sha256(stored).hexdigest()) != expected:
+        raise InputError(
+            f"weights={folder}: damaged files (SHA-256 of weights.safetensors is {found[:12]}..., of those that "
+            f"model.json was written for {expected[:12]}...); copy both again, or run it again"
+        )
+    return found
 
 
 def _emitted(record: Path) -> float | None:

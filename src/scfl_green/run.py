@@ -19,7 +19,7 @@ from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from scfl_green import settings
+from scfl_green import settings, targets
 from scfl_green.artifacts import Start, read_model, write_model
 from scfl_green.assemble import load_dataset, make_job
 from scfl_green.carbon import EnergyMeter
@@ -35,7 +35,7 @@ from scfl_green.summary import print_cells, print_summary
 from scfl_green.tracking import Tracker
 
 # Settings that cannot change a result; paths are nobody's business but this machine's.
-INCIDENTAL = ("paths", "logger", "name", "seeds", "report", "optimized_metric")
+INCIDENTAL = ("paths", "logger", "name", "seeds", "report", "optimized_metric", "trusted")
 # Lightning's advice on loaders (ours slice whole batches: workers would only copy them), and its use of old torch.
 NOISE = (".*does not have many workers", ".*isinstance.treespec, LeafSpec")
 
@@ -47,8 +47,9 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     """
     config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
     settings.check(config)
+    targets.check(config, trusted := config["trusted"])
     config = {key: value for key, value in config.items() if key not in INCIDENTAL}
-    start = None if cfg.weights is None else read_model(cfg.weights)
+    start = None if cfg.weights is None else read_model(cfg.weights, trusted)
     folder = Path(HydraConfig.get().runtime.output_dir)
     # Partials are called here, so that their InputErrors are not wrapped into Hydra's.
     paths: list[Path] = instantiate(cfg.data.source, _partial_=True, _convert_="all")()
@@ -148,8 +149,8 @@ def _train(
         record = make_record(what, job, outcome, scores[""], min_seconds=cfg.carbon.min_seconds)
         confusion = pd.DataFrame(job.confusion.numpy(), index=dataset.types, columns=dataset.types)
         confusion.to_csv(folder / "confusion.csv", index_label="true")
-        picture = _picture(cfg.data.name, dataset, folder / "cells.png")
-        tracker.finish(record, {"cells": dataset.table(), "confusion": confusion}, picture)
+        tracker.finish(record, {"cells": _without_names(dataset.table()), "confusion": confusion})
+    _draw(cfg.data.name, dataset, folder / "cells.png")
     dataset.table().to_csv(folder / "cells.csv")
     print_summary(record, scores, meter)
     seen = Seen.of(outcome.parts, *cells, start.seen if start else None)
@@ -164,7 +165,13 @@ def _train(
     return record
 
 
-def _picture(name: str, dataset: Dataset, path: Path) -> Path:
+def _without_names(cells: pd.DataFrame) -> pd.DataFrame:
+    """The same table for others to see: clients, who may be donors, by number."""
+    clients, kept_for = (cells.index.get_level_values(level) for level in (0, 1))
+    return cells.set_axis(pd.MultiIndex.from_arrays([pd.factorize(clients)[0] + 1, kept_for], names=cells.index.names))
+
+
+def _draw(name: str, dataset: Dataset, path: Path) -> None:
     """Cells by client and type, drawn once for all jobs that use the dataset."""
     if not (kept := dataset.folder / path.name).exists():
         from scfl_green.figures import draw_cells  # matplotlib takes its time, and most jobs find the picture drawn
@@ -173,4 +180,3 @@ def _picture(name: str, dataset: Dataset, path: Path) -> Path:
         shutil.copy(path, draft := kept.with_name(f".{os.getpid()}.png"))
         draft.replace(kept)
     shutil.copy(kept, path)
-    return path

@@ -127,6 +127,7 @@ class Settings(_Group):
     threads: PositiveInt
     name: str
     weights: str | None
+    trusted: list[str]
     data: Data
     genes: Genes
     split: SplitSettings

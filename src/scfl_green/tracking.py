@@ -2,6 +2,7 @@
 
 import netrc
 import os
+import shutil
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from scfl_green.carbon import EnergyMeter
 from scfl_green.checkpoint import Checkpoint
+from scfl_green.confidential import public
 from scfl_green.ledger import FIT
 
 
@@ -42,7 +44,13 @@ def wandb_logger(folder: str, project: str, name: str, group: str | None, tags: 
     off = ("disable_code", "disable_git", "x_disable_machine_info", "x_disable_meta", "x_disable_stats", "silent")
     # For a process that has no key, wandb would ask; for one that has no network, it would wait 90 seconds.
     settings = wandb.Settings(
-        init_timeout=15, login_timeout=15, console="off", x_save_requirements=False, **dict.fromkeys(off, True)
+        init_timeout=15,
+        login_timeout=15,
+        console="off",
+        host="-",  # else this machine's name, whatever is switched off
+        symlink=False,
+        x_save_requirements=False,
+        **dict.fromkeys(off, True),
     )
 
     def start(mode: Any) -> wandb.Run:
@@ -63,6 +71,8 @@ class _OneRun(WandbLogger):
     def finalize(self, status: str) -> None:
         super().finalize(status)
         self.experiment.finish(exit_code=0 if status == "success" else 1)
+        # W&B's own log is full of paths, and lies in the folder that others are sent to look at a run offline.
+        shutil.rmtree(self.experiment.settings.log_dir, ignore_errors=True)
 
 
 class Tracker:
@@ -98,7 +108,7 @@ class Tracker:
     def loggers(self) -> list[Logger]:
         loggers = list(self.make_loggers().values())
         for logger in loggers:
-            logger.log_hyperparams(self.config)
+            logger.log_hyperparams(public(self.config))
         return loggers
 
     def __enter__(self) -> "Tracker":
@@ -132,12 +142,15 @@ class Tracker:
         for logger in self.loggers:
             logger.log_metrics(metrics, step=step)
 
-    def finish(self, record: dict[str, Any], tables: dict[str, pd.DataFrame], picture: Path) -> None:
-        """The run's record becomes the summary of its W&B run, and a table beside those given."""
+    def finish(self, record: dict[str, Any], tables: dict[str, pd.DataFrame]) -> None:
+        """What is public of the run's record becomes the summary of its W&B run, and a table beside those given."""
+        import wandb
+
+        record = public(record)
         of_record = pd.DataFrame({"field": record.keys(), "value": map(str, record.values())})
         for logger in self.loggers:
             if isinstance(logger, WandbLogger):
-                for name, table in {"record": of_record, **tables}.items():
-                    logger.log_table(name, dataframe=table.reset_index().rename(columns=str))
-                logger.log_image("cells by client and type", [str(picture)])
+                # Not as tables of W&B, which are artifacts that tell the path of this user's home.
+                pages = {name: wandb.Html(table.to_html()) for name, table in {"record": of_record, **tables}.items()}
+                logger.experiment.log(pages)
                 logger.experiment.summary.update(record)
