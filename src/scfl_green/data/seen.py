@@ -15,26 +15,26 @@ Files = Sequence[Sequence[str]]
 
 @dataclass(frozen=True)
 class Seen:
-    """Clients by name, and (boolean) which cells of which files, the latter by name and SHA-256; cells that training
-    was stopped by among them."""
+    """Clients by name, and (boolean) which cells of which files, the latter by SHA-256; cells that training was
+    stopped by among them."""
 
     clients: frozenset[str]
-    files: list[list[str]]
+    files: list[str]
     cells: np.ndarray
 
     @classmethod
     def of(cls, parts: Sequence[Part], files: Files, n_cells: int, before: "Seen | None") -> "Seen":
         """What is seen after training on parts of the cells of files, from weights that had seen others ``before``."""
-        cells, names = np.zeros(n_cells, dtype=bool), [list(file) for file in files]
+        cells = np.zeros(n_cells, dtype=bool)
         for part in parts:
             cells[part.train] = cells[part.validation] = True
         if before is not None and before.is_of(files, n_cells):
             cells |= before.cells
         clients = {part.name for part in parts} | (before.clients if before else set())
-        return cls(frozenset(clients), names, cells)
+        return cls(frozenset(clients), [sha256 for _, sha256 in files], cells)
 
     def is_of(self, files: Files, n_cells: int) -> bool:
-        return self.files == [list(file) for file in files] and len(self.cells) == n_cells
+        return self.files == [sha256 for _, sha256 in files] and len(self.cells) == n_cells
 
     def check(self, split: Split, files: Files, n_cells: int) -> None:
         """InputError where cells that a run would test on are among those seen."""
