@@ -1,6 +1,8 @@
 """LocalGrid: real Flower messages to a real ClientApp, in this process."""
 
 import logging
+import re
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NoReturn
 
@@ -74,7 +76,7 @@ class LocalGrid(Grid):
             raise
         except Exception as error:
             LOG.exception("client %s", self.clients[node])
-            failed = Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, type(error).__name__)
+            failed = Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, _class_name(error))
             return _packed(Message(failed, reply_to=message))
 
     def close(self) -> None:
@@ -85,6 +87,16 @@ class LocalGrid(Grid):
 
     push_messages = pull_messages = create_message = set_run = _unsupported
     run = property(_unsupported)
+
+
+def _class_name(error: BaseException) -> str:
+    """Of the class, or else of its nearest base, that the code of its module defines: one made up at run time may carry
+    anything in its name."""
+    for kind in type(error).__mro__:
+        defined = getattr(sys.modules.get(kind.__module__), kind.__name__, None) is kind
+        if defined and re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{,63}", kind.__name__):
+            return kind.__name__
+    return "Exception"
 
 
 def _packed(message: Message) -> bytes:
