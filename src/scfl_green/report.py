@@ -16,6 +16,7 @@ from omegaconf import OmegaConf
 from scfl_green import figures, tables
 from scfl_green.carbon import carbon_intensity
 from scfl_green.collect import collect
+from scfl_green.confidential import shown
 from scfl_green.errors import InputError
 from scfl_green.files import write_atomically
 
@@ -173,7 +174,8 @@ def _command(folder: Path) -> str:
     except (OSError, AttributeError):
         return "not known"
     given = "experiment=" in " ".join(overrides.task)
-    return " ".join(["python train.py", *([] if given else ["-m"]), *map(shlex.quote, overrides.task)])
+    task = [shlex.quote(shown(override)) for override in overrides.task]
+    return " ".join(["python train.py", *([] if given else ["-m"]), *task])
 
 
 if __name__ == "__main__":
