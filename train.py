@@ -42,7 +42,8 @@ def run_name(regime: str = "", *, skipped: tuple[str, ...] = (), people: bool = 
     ``people``: hashes also where clients, donors or columns would be named.
     """
     hydra_config: Any = _root_.hydra if "hydra" in _root_ else HydraConfig.get()
-    choices, overrides = hydra_config.runtime.choices, hydra_config.job.override_dirname.split(";")
+    job: Any = OmegaConf.to_container(hydra_config.job, resolve=False)
+    choices, overrides = hydra_config.runtime.choices, job["override_dirname"].split(";")
     if hydra_config.mode == RunMode.MULTIRUN:
         skipped = ("experiment-",)
     parts = [_root_.data.name, choices.model, choices.opt, regime or choices.regime]

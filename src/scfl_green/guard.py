@@ -11,7 +11,8 @@ from scfl_green.errors import InputError
 from scfl_green.targets import Entry
 
 # Hydra acts on these before any of our code runs.
-ACTED_ON = ("callbacks", "launcher", "sweeper", "job_logging", "hydra_logging", "job")
+ACTED_ON = ("hydra.callbacks", "hydra.launcher", "hydra.sweeper", "hydra.job_logging", "hydra.hydra_logging")
+SET_BY_HYDRA = "hydra.job.env_set"
 DEEPEST = 40
 
 
@@ -39,9 +40,11 @@ def _entries(node: Any, path: tuple[str, ...]) -> Iterator[Entry]:
         try:
             value = node[key]
         except OmegaConfBaseException as error:
-            if path[:1] == ("hydra",) and below[1] in ACTED_ON and not OmegaConf.is_missing(node, key):
+            if ".".join(below).startswith((*ACTED_ON, SET_BY_HYDRA)) and not OmegaConf.is_missing(node, key):
                 raise InputError(f"{'.'.join(below)}: it cannot be resolved: {error}") from None
             continue
+        if isinstance(value, dict | list | tuple):  # what a resolver made
+            value = OmegaConf.create(value, parent=node)
         if OmegaConf.is_config(value):
             yield from _entries(value, below)
         else:

@@ -137,4 +137,4 @@ def _below(name: str, prefixes: Sequence[str]) -> bool:
 
 
 def _short(value: Any) -> str:
-    return str(value)[:80] if isinstance(value, str) and value.isprintable() else ascii(value)[:80]
+    return str(value)[:80] if isinstance(value, str) and value.isascii() and value.isprintable() else ascii(value)[:80]
