@@ -13,6 +13,7 @@ from scfl_green.targets import Entry
 # Hydra acts on these before any of our code runs.
 ACTED_ON = ("hydra.callbacks", "hydra.launcher", "hydra.sweeper", "hydra.job_logging", "hydra.hydra_logging")
 SET_BY_HYDRA = "hydra.job.env_set"
+REPEATING = ("hydra", "logger", "paths")
 DEEPEST = 40
 
 
@@ -24,7 +25,8 @@ def guard(cfg: DictConfig) -> None:
     """
     given = cfg.get("trusted") or ()
     trusted: Any = OmegaConf.to_container(given, resolve=True) if OmegaConf.is_config(given) else given
-    for path, value in _entries(cfg, ()):
+    # Last those that only repeat what another key says.
+    for path, value in sorted(_entries(cfg, ()), key=lambda entry: entry[0][0] in REPEATING):
         confidential.refuse_secret(".".join(path), value)
         if path[0] == "hydra":
             targets.check_of_hydra((path, value), trusted)

@@ -8,6 +8,7 @@ import shlex
 import sys
 from html import escape
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -170,11 +171,12 @@ def _method(folder: Path, results: pd.DataFrame) -> str:
 def _command(folder: Path) -> str:
     """What started the sweep, as Hydra noted it."""
     try:
-        overrides = OmegaConf.load(folder / "multirun.yaml").hydra.overrides
-    except (OSError, AttributeError):
+        noted: Any = OmegaConf.to_container(OmegaConf.load(folder / "multirun.yaml"), resolve=False)
+        overrides = noted["hydra"]["overrides"]["task"]
+    except (OSError, KeyError, TypeError):
         return "not known"
-    given = "experiment=" in " ".join(overrides.task)
-    task = [shlex.quote(shown(override)) for override in overrides.task]
+    given = "experiment=" in " ".join(overrides)
+    task = [shlex.quote(shown(override)) for override in overrides]
     return " ".join(["python train.py", *([] if given else ["-m"]), *task])
 
 
