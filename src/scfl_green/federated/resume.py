@@ -6,8 +6,9 @@ from typing import Any
 import numpy as np
 from flwr.app import Array, ArrayRecord
 from flwr.serverapp.strategy import Strategy
-from safetensors import numpy as of_numpy
-from safetensors import torch as of_torch
+from safetensors.numpy import load as load_arrays
+from safetensors.numpy import save as save_arrays
+from safetensors.torch import load, save
 
 from scfl_green.checkpoint import Checkpoint
 from scfl_green.federated.checks import Refusal
@@ -21,11 +22,11 @@ def keep_round(
     checkpoint: Checkpoint, repeatable: Repeatable, arrays: ArrayRecord, best: tuple[float, ArrayRecord] | None
 ) -> None:
     """Put a finished round into a checkpoint: its weights, the best ones where they count, and the strategy's state."""
-    checkpoint.files[WEIGHTS] = of_torch.save(dict(arrays.to_torch_state_dict()))
+    checkpoint.files[WEIGHTS] = save(dict(arrays.to_torch_state_dict()))
     if best is not None:
-        checkpoint.files[BEST] = of_torch.save(dict(best[1].to_torch_state_dict()))
+        checkpoint.files[BEST] = save(dict(best[1].to_torch_state_dict()))
     held = dict(_attributes(repeatable.strategy))
-    checkpoint.files[STRATEGY] = of_numpy.save(flat := dict(_flat(held)))
+    checkpoint.files[STRATEGY] = save_arrays(flat := dict(_flat(held)))
     checkpoint.state[FEDERATION] = {
         "best": best and best[0],
         # Some strategies go by the order of arrays, which safetensors does not keep.
@@ -48,7 +49,7 @@ def take_up(checkpoint: Checkpoint, repeatable: Repeatable) -> tuple[ArrayRecord
     repeatable.clients_by_round = dict(state["clients_by_round"])
     repeatable.refused = [Refusal(**refusal) for refusal in state["refused"]]
     repeatable.done = max(repeatable.clients_by_round)
-    stored = of_numpy.load(checkpoint.files[STRATEGY])
+    stored = load_arrays(checkpoint.files[STRATEGY])
     held = _unflat({name: stored[name] for name in state["names_of_strategy"]}) | state["strategy"]
     for name, value in held.items():
         *outer, own = name.split(".")
@@ -63,7 +64,7 @@ def take_up(checkpoint: Checkpoint, repeatable: Repeatable) -> tuple[ArrayRecord
 
 
 def _record(stored: bytes, names: list[str]) -> ArrayRecord:
-    weights = of_torch.load(stored)
+    weights = load(stored)
     return ArrayRecord({name: weights[name] for name in names})
 
 
