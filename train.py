@@ -24,6 +24,7 @@ from omegaconf.errors import OmegaConfBaseException
 from scfl_green.confidential import refuse_secret_arguments, short_hash, shown
 from scfl_green.errors import InputError, Stopped
 from scfl_green.guard import guard
+from scfl_green.targets import OUTPUT
 
 # A user's: shown in one line. Anything else is a bug of ours, and shows its traceback.
 MISTAKES = (HydraException, OmegaConfBaseException, InputError)
@@ -85,7 +86,8 @@ def guarded(load: Callable[..., DictConfig]) -> Callable[..., DictConfig]:
         checked = copy.deepcopy(cfg)
         with open_dict(checked.hydra):
             # Not known yet; they stand in the names of files and folders.
-            checked.hydra.runtime.output_dir = checked.hydra.job.id = checked.hydra.job.num = "0"
+            checked.hydra.runtime.output_dir = OUTPUT
+            checked.hydra.job.id = checked.hydra.job.num = "0"
         of_hydra: Any = HydraConfig.instance()
         before, of_hydra.cfg = of_hydra.cfg, checked
         try:

@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from conftest import CONFIGS, ROOT, compose_config, start_program
 from scfl_green import targets
 from scfl_green.artifacts import read_model
+from scfl_green.data.sources import fetched
 from scfl_green.errors import InputError
 from scfl_green.guard import guard
 from scfl_green.run import run
@@ -69,6 +70,7 @@ HOSTILE = [
     "torch.optim.swa_utils.update_bn",
     "torch.optim.Adam.load_state_dict",
     "torch.optim._functional.adam",
+    "torch.optim.optimizer._RequiredParameter",
     "torch.optimism.Adam",
     "torch.optim.NoSuchThing",
     "pytorch_lightning.core.saving.load_from_checkpoint",
@@ -210,6 +212,9 @@ BEFORE_US = [
     "+hydra.job_logging.handlers.more={class: logging.handlers.SocketHandler}",
     "+hydra.job_logging.handlers.more={class: logging.StreamHandler, stream: 'ext://os.environ'}",
     "+hydra.job_logging.formatters.more={class: os.system}",
+    "+hydra.job_logging.handlers.more={class: logging.FileHandler, filename: /tmp/.profile}",
+    "+hydra.job_logging.handlers.more={class: logging.FileHandler, filename: '${hydra.runtime.output_dir}/../x.log'}",
+    "+hydra.job_logging.handlers.more={class: logging.FileHandler, filename: '${hydra.runtime.output_dir}/x.py'}",
     "+hydra.job.env_set.LD_PRELOAD=evil.so",
 ]
 
@@ -299,6 +304,12 @@ def test_a_run_refuses_weights_that_were_swapped(trained: Path, tmp_path: Path) 
     save_file({name: value + 1 for name, value in weights.items()}, tmp_path / "swapped/weights.safetensors")
     with pytest.raises(InputError, match="SHA-256 of weights"):
         run(compose_config(tmp_path, f"weights={tmp_path}/swapped", *QUICK))
+
+
+@pytest.mark.parametrize("file", ["../a.h5ad", "/a.h5ad", ".h5ad", "authorized_keys", "x/a.h5ad", "a.h5ad\n"])
+def test_what_is_fetched_is_put_nowhere_else(tmp_path: Path, file: str) -> None:
+    with pytest.raises(InputError, match=r"data\.source\.file="):
+        fetched(file, None, str(tmp_path), lambda place: place.touch())
 
 
 @pytest.mark.parametrize(

@@ -44,6 +44,8 @@ HYDRAS = (
     "scfl_green.sweep.Sweep",
 )
 LOGGING = ("logging.FileHandler", "logging.Formatter", "logging.NullHandler", "logging.StreamHandler")
+# Stands for the folder of a run, which is not known when a configuration is checked.
+OUTPUT = "OUTPUT"
 STREAMS = ("ext://sys.stdout", "ext://sys.stderr")
 # Public names of plain ASCII: look-alikes of other alphabets, relative and private names are none.
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*(\.[A-Za-z][A-Za-z0-9_]*)*")
@@ -77,6 +79,8 @@ def check_of_hydra(entry: Entry, trusted: Sequence[str] = ()) -> None:
             raise InputError(f"{key}={_short(value)}: it may be one of {', '.join(LOGGING)}")
         if isinstance(value, str) and "://" in value and value not in STREAMS:
             raise InputError(f"{key}={_short(value)}: it may be one of {', '.join(STREAMS)}")
+        if path[-1] == "filename" and not re.fullmatch(rf"{OUTPUT}/[\w.-]+\.log", str(value)):
+            raise InputError(f"{key}={_short(value)}: a log is expected as ${{hydra.runtime.output_dir}}/NAME.log")
     if path[1:3] == ("job", "env_set"):
         raise InputError(f"{key}: set variables of the environment where train.py is started")
 

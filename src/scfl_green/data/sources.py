@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 from collections.abc import Callable, Sequence
 from functools import cache
 from importlib import resources
@@ -38,6 +39,8 @@ def fetched(file: str, path: str | list[str] | None, cache_in: str | None, fetch
     in the cache, where ``fetch`` has once put it."""
     if path is not None:
         return files(path)
+    if not re.fullmatch(r"\w[\w.-]*\.h5ad", file):  # what is fetched must not replace what something else would run
+        raise InputError(f"data.source.file={file}: the name of an h5ad file is expected, without its folder")
     for folder in (os.environ.get("SCFL_DATA"), cache_folder(cache_in)):
         if folder and (place := Path(folder).expanduser() / file).is_file():
             return [place]

@@ -93,7 +93,7 @@ def _class_name(error: BaseException) -> str:
     """Of the class, or else of its nearest base, that the code of its module defines: one made up at run time may carry
     anything in its name."""
     for kind in type(error).__mro__:
-        defined = getattr(sys.modules.get(kind.__module__), kind.__name__, None) is kind
+        defined = getattr(sys.modules.get(str(kind.__module__)), kind.__name__, None) is kind
         if defined and re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{,63}", kind.__name__):
             return kind.__name__
     return "Exception"
