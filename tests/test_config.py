@@ -97,6 +97,7 @@ WRONG = {
     "data.preprocess=scaled": "data.preprocess=scaled",
     "split.newcomers=-1": "split.newcomers",
     "federation.rounds=0": "federation.rounds=0",
+    "federation.min_cells=-1": "federation.min_cells=-1",
     "model.width=0": "model.width=0",
     "model.hidden=[100,x]": "model.hidden",
     "model.optimizer.lr=fast": "model.optimizer.lr=fast",

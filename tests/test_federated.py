@@ -164,3 +164,14 @@ def test_parts_pool_to_all_their_cells(few: Cells) -> None:
     parts = list(split_of(few).clients.values())
     pooled = Part.pooled(parts)
     assert len(pooled.train) == sum(len(part.train) for part in parts)
+
+
+def test_clients_of_few_training_cells_are_refused(few: Cells, meter: EnergyMeter) -> None:
+    job = make_job(few, meter)
+    parts = list(job.split.clients.values())
+    sizes = sorted(len(part.train) for part in parts)
+    smallest = min(parts, key=lambda part: len(part.train))
+    with pytest.raises(InputError, match=rf"={sizes[1]} training cells: {smallest.name} \({sizes[0]}\);.*min_cells=0"):
+        simulate(job, parts, FedAvg(**ONE), 1, 1, min_cells=sizes[1])
+    assert not job.meter.entries
+    simulate(job, parts, FedAvg(**ONE), 1, 1, min_cells=sizes[0])

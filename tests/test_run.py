@@ -14,6 +14,9 @@ from safetensors.torch import load_file
 
 from conftest import ROOT, compose_config, start_program
 from scfl_green.artifacts import read_model
+from scfl_green.assemble import load_dataset
+from scfl_green.data import sources
+from scfl_green.errors import InputError
 from scfl_green.run import run
 from wandb_file import configs, records
 
@@ -266,12 +269,25 @@ def test_what_is_killed_leaves_the_energy_that_it_had_used(tmp_path: Path) -> No
 
 
 def test_donors_as_clients(tmp_path: Path) -> None:
-    assert run(compose_config(tmp_path, "data.client_key=donor_id", *QUICK))["clients"] == 20
+    assert run(compose_config(tmp_path, "data.client_key=donor_id", "federation.min_cells=0", *QUICK))["clients"] == 20
+
+
+def test_clients_of_few_cells_are_refused_before_anything_is_written(tmp_path: Path) -> None:
+    donors = ["data.client_key=donor_id", f"paths.cache={tmp_path}/cache", *QUICK]
+    with pytest.raises(InputError, match=r"fewer than federation.min_cells=50 training cells: D28 \(13\), .*_cells=0"):
+        run(compose_config(tmp_path, *donors))
+    assert [path.name for path in tmp_path.rglob("*")] == ["run"]
+    # Pooled, they are enough; prepared by then, the federation of them is still refused.
+    assert run(compose_config(tmp_path / "pooled", "regime=central", *donors))["clients"] == 20
+    cfg = compose_config(tmp_path, "federation.min_cells=14", *donors)
+    with pytest.raises(InputError, match=r"federation.min_cells=14 training cells: D28 \(13\);"):
+        load_dataset(cfg, sources.packaged("pancreas"), None, None)
+    assert run(compose_config(tmp_path, "federation.min_cells=13", *donors))["clients"] == 20
 
 
 def test_a_users_own_file(tmp_path: Path) -> None:
     source = ROOT / "src/scfl_green/data/packaged/pancreas.h5ad"
-    ours = ["data=h5ad", f"data.path={source}", "data.client_key=donor_id", *QUICK]
+    ours = ["data=h5ad", f"data.path={source}", "data.client_key=donor_id", "federation.min_cells=0", *QUICK]
     assert run(compose_config(tmp_path, *ours))["clients"] == 20
 
 
@@ -289,7 +305,7 @@ def test_the_studys_chunks_beat_what_it_published(
 
 def test_an_edited_file_is_not_taken_for_the_one_before(tmp_path: Path) -> None:
     adata = ad.read_h5ad(ROOT / "src/scfl_green/data/packaged/pancreas.h5ad")
-    ours = ["data=h5ad", f"data.path={tmp_path}/my.h5ad", "data.client_key=Dataset", *QUICK]
+    ours = ["data=h5ad", f"data.path={tmp_path}/my.h5ad", "data.client_key=Dataset", "federation.min_cells=0", *QUICK]
     prints = []
     for step in (4, 5):
         adata[::step].copy().write_h5ad(tmp_path / "my.h5ad")

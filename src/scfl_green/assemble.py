@@ -16,6 +16,7 @@ from scfl_green.data.cells import Cells, Reading
 from scfl_green.data.dataset import Dataset, kept_in, load, prepare
 from scfl_green.data.sources import cache_folder, contents
 from scfl_green.errors import InputError
+from scfl_green.federated.simulate import check_sizes
 from scfl_green.job import Job, Report
 from scfl_green.resident import effective_precision
 from scfl_green.settings import Data
@@ -33,8 +34,12 @@ def load_dataset(cfg: DictConfig, paths: Sequence[Path], start: Start | None, me
     if start is not None:
         settled |= {"preparation": start.preparation.key(), "types": start.types}
     kept = kept_in(cache_folder(cfg.paths.cache), settled)
+    # Asked of a federation alone, and before its clients tell of their genes.
+    min_cells = cfg.regime.get("min_cells", 0)
     if kept.is_dir():
-        return _unseen(load(kept), paths, start)
+        dataset = load(kept)
+        check_sizes(dataset.split.clients.values(), min_cells)
+        return _unseen(dataset, paths, start)
     reading = {field.name: cfg.data[field.name] for field in fields(Reading)}
     preprocess = cfg.data.preprocess != "none"
     if start is not None and start.preparation.preprocess != preprocess:
@@ -47,6 +52,7 @@ def load_dataset(cfg: DictConfig, paths: Sequence[Path], start: Start | None, me
     except InputError as error:
         named = any(path.name in str(error) for path in paths)
         raise error if named else InputError(f"{', '.join(path.name for path in paths)}: {error}") from None
+    check_sizes(split.clients.values(), min_cells)
     dataset = prepare(
         cells,
         split,

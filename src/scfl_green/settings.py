@@ -90,6 +90,7 @@ class Strategy(_Group):
 class Federation(_Group):
     rounds: PositiveInt
     local_epochs: PositiveInt
+    min_cells: Annotated[int, Field(ge=0)]
     min_clients: PositiveInt | None
     timeout_seconds: Annotated[float, Field(gt=0, allow_inf_nan=False)]
     strategy: Strategy

@@ -1,7 +1,7 @@
 """A whole federation in this process."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -10,7 +10,7 @@ from flwr.serverapp.strategy import Strategy
 from flwr.serverapp.strategy.fedopt import FedOpt
 
 from scfl_green.data.partition import Part
-from scfl_green.errors import InputError
+from scfl_green.errors import InputError, listed
 from scfl_green.federated.apps import client_app, server_app
 from scfl_green.federated.grid import LocalGrid
 from scfl_green.federated.strategy import QuorumError
@@ -28,12 +28,23 @@ class Federated:
     refused: list[str]
 
 
+def check_sizes(clients: Iterable[Part], min_cells: int) -> None:
+    """InputError naming the clients that have fewer than ``min_cells`` training cells: what so few teach is noise, and
+    tells of each of them."""
+    if few := [f"{part.name} ({len(part.train)})" for part in clients if len(part.train) < min_cells]:
+        raise InputError(
+            f"clients with fewer than federation.min_cells={min_cells} training cells: {listed(few)}; choose another "
+            "data.client_key, fewer split.clients, or federation.min_cells=0 to train with them all the same"
+        )
+
+
 def simulate(
     job: Job,
     parts: Sequence[Part],
     strategy: Strategy,
     rounds: int,
     local_epochs: int,
+    min_cells: int = 0,
     min_clients: int | None = None,
     timeout_seconds: float = 3600,
     parallel_clients: int = 1,
@@ -43,6 +54,7 @@ def simulate(
     With ``parallel_clients`` above 1, as many clients train at a time, each in a worker process, which
     ``timeout_seconds`` then ends if it hangs.
     """
+    check_sizes(parts, min_cells)
     if job.prune is not None and isinstance(strategy, FedOpt):
         raise InputError("opt=prune works with federation=fedavg or fedprox; an adaptive server keeps the old shapes")
     least = {"federation.min_clients": min_clients or 0}
