@@ -17,7 +17,7 @@ FLOORS = [
     ["artifacts", "federated", "alone"],
     ["regimes"],
     ["record", "summary", "collect", "figures", "tables", "assemble"],
-    ["run", "report"],
+    ["run", "report", "privacy"],
     ["sweep"],
 ]
 LEVEL = {name: level for level, names in enumerate(FLOORS) for name in names}

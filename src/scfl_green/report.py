@@ -42,7 +42,7 @@ def report(folder: Path, country: str | None = None) -> Path:
     drawn = {name: _save(figure, folder / "figures" / name) for name, figure in _figures(folder, results).items()}
     body = [
         _head(folder, results, country),
-        *(f"<h2>{title}</h2>{_table(t)}" for title, t in _tables(results, summary)),
+        *(f"<h2>{title}</h2>{_table(t)}" for title, t in [*_tables(results, summary), *_leakage(folder, results)]),
     ]
     body += ["<h2>Figures</h2>", *(f"<figure>{svg}</figure>" for svg in drawn.values()), _method(folder, results)]
     page = (
@@ -72,6 +72,11 @@ def _tables(results: pd.DataFrame, summary: pd.DataFrame) -> list[tuple[str, pd.
         columns += ["pretraining_emissions_kg", "newcomers_to_pay_back"]
         found.append(("Fine-tuning and training from scratch", tuned.groupby("model")[columns].mean().reset_index()))
     return [(title, table) for title, table in found if not table.empty]
+
+
+def _leakage(folder: Path, results: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
+    table = tables.leakage(folder, results)
+    return [] if table.empty else [("Training cells told by their loss (AUC .5: nothing leaks)", table)]
 
 
 def _figures(folder: Path, results: pd.DataFrame) -> dict[str, Figure]:

@@ -11,6 +11,7 @@ from scfl_green.score import CONFIDENCE, ratio, winners
 
 METHOD = ["data", "regime", "model", "opt"]
 MEASURES = ["accuracy", "weighted_f1", "emissions_g", "eaps", "eaps_training", "eaps_cpu", "energy_wh", "seconds_fit"]
+TOGETHER = "all"  # of privacy.csv, the row of all clients together
 # What the study calls the datasets that ours are.
 PUBLISHED_AS = {"dataset_a": "A", "dataset_b": "B", "dataset_b_ranked": "B", "dataset_c": "C", "dataset_d": "D"}
 
@@ -80,6 +81,22 @@ def compare(results: pd.DataFrame, over: str, reference: str | None = None, meas
                     "runs": len(scores),
                 }
             )
+    return pd.DataFrame(rows)
+
+
+def leakage(folder: Path, results: pd.DataFrame) -> pd.DataFrame:
+    """Of the runs that ``python -m scfl_green.privacy`` looked at, a row each: the AUC of telling training cells by
+    their loss for all clients together, and for the client where it is highest; empty where there is none."""
+    rows = []
+    for _, run in results.iterrows():
+        if not (path := folder / run["folder"] / "privacy.csv").exists():
+            continue
+        table = pd.read_csv(path, dtype={"client": str}, keep_default_na=False)
+        together, clients = table[table["client"] == TOGETHER].iloc[-1], table.iloc[:-1]
+        worst = clients.iloc[int(clients["auc"].to_numpy().argmax())]
+        found = {"AUC": together["auc"], "95% interval": f"{together['auc_low']:.3f}–{together['auc_high']:.3f}"}
+        found |= {"TPR at 1% FPR": together["tpr_at_1pct_fpr"], "highest": f"{worst['client']} ({worst['auc']:.3f})"}
+        rows.append({column: run[column] for column in [*METHOD, "seed"]} | found)
     return pd.DataFrame(rows)
 
 
