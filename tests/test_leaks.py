@@ -85,6 +85,11 @@ def test_what_is_uploaded_is_still_worth_it(swept: Path) -> None:
     assert config["data"]["source"] == {"_target_": "scfl_green.data.sources.files"}
     (page,) = swept.rglob("cells_*.html")
     assert ">4<" in page.read_text()  # four clients, by number
+    (binary,), (page,) = swept.rglob("*.wandb"), swept.rglob("record_*.html")
+    summary = {item.key for record in records(binary) for item in record.summary.update}
+    assert {"accuracy", "emissions_kg", "clients_by_round", "versions", "energy_mode"} <= summary
+    assert "processor" not in summary
+    assert "processor" not in page.read_text()
 
 
 SHARED = (
