@@ -105,7 +105,11 @@ setattr(ConfigLoaderImpl, "load_configuration", guarded(ConfigLoaderImpl.load_co
 @hydra.main(version_base="1.3", config_path="configs", config_name="train")
 def main(cfg: DictConfig) -> float | None:
     logging.getLogger("matplotlib").setLevel(logging.ERROR)  # torchmetrics imports it, and it tells of its fonts
-    from scfl_green.run import run  # torch and Flower take seconds to import: not for --help and --cfg
+    # torch and Flower take seconds to import: not for --help and --cfg, and beside what takes as long
+    from scfl_green.hardware import look_up
+
+    look_up(cfg.carbon.country, cfg.carbon.cpu_watts, cfg.carbon.ram_watts)
+    from scfl_green.run import run
 
     try:
         return run(cfg).get(cfg.optimized_metric)

@@ -10,7 +10,7 @@ SRC = Path(__file__).parents[1] / "src/scfl_green"
 FLOORS = [
     ["errors", "files"],
     ["targets", "confidential"],
-    ["guard", "score", "settings", "data", "prune", "ledger", "checkpoint"],
+    ["guard", "score", "settings", "data", "prune", "ledger", "checkpoint", "hardware"],
     ["models", "callbacks", "carbon", "resident"],
     ["flops"],
     ["job", "tracking"],
@@ -51,7 +51,7 @@ def test_imports_point_down(path: Path) -> None:
     ("library", "homes"),
     [
         ("flwr", {"federated"}),
-        ("codecarbon", {"carbon"}),
+        ("codecarbon", {"carbon", "hardware"}),
         ("hydra", {"run", "assemble", "sweep"}),
         ("wandb", {"tracking"}),
         ("scanpy", set()),

@@ -1,6 +1,5 @@
 """The energy meter: one CodeCarbon tracker a process, and a ledger that shares its readings out."""
 
-import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,13 +7,13 @@ from typing import Any
 
 import psutil
 import pytorch_lightning as pl
-from codecarbon import OfflineEmissionsTracker
 from codecarbon.core.cpu import DEFAULT_POWER_PER_CORE
 from codecarbon.core.util import count_cpus
 from codecarbon.external.hardware import CPU
 from codecarbon.input import DataSource
 
 from scfl_green.errors import InputError
+from scfl_green.hardware import make_tracker
 from scfl_green.ledger import FIT, OTHER, VALIDATE, Key, Ledger, Reading
 
 
@@ -49,18 +48,8 @@ class EnergyMeter(Ledger):
         self.given = {"cpu": cpu_watts, "ram": ram_watts}
         # Of the minute before, as a share of all cores: what else ran.
         self.load_at_start = psutil.getloadavg()[0] / (psutil.cpu_count() or 1)
-        # Its log level takes effect only after its first lines.
-        logging.getLogger("codecarbon").setLevel(logging.CRITICAL)
         self._open: list[Key] = [(OTHER, 0, "")]
-        self._tracker = OfflineEmissionsTracker(
-            country_iso_code=country,
-            tracking_mode="process",
-            output_methods=[],
-            log_level="critical",
-            allow_multiple_runs=True,
-            **({"force_cpu_power": cpu_watts} if cpu_watts else {}),
-            **({"force_ram_power": ram_watts} if ram_watts else {}),
-        )
+        self._tracker = make_tracker(country, cpu_watts, ram_watts)
         self._tracker.start_task("run")
         self._clock = _clock()
 
