@@ -48,7 +48,10 @@ class Floor:
 
     def train(self, part: Part, round_number: int) -> None:
         seed = [self.job.seed, zlib.crc32(part.name.encode()), round_number]
-        optimizer, batches = self.model.optimizer_of(self.model.parameters()), Batches(part.train, self.job.batch_size, seed)
+        optimizer, batches = (
+            self.model.optimizer_of(self.model.parameters()),
+            Batches(part.train, self.job.batch_size, seed),
+        )
         self.model.train()
         for epoch in range(self.epochs):
             batches.set_epoch(epoch)

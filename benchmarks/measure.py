@@ -1,6 +1,7 @@
 """What all parts of `python -m benchmarks.run` measure with: interleaved repeats, and processes with their children."""
 
 import gc
+import math
 import resource
 import subprocess
 import sys
@@ -64,10 +65,13 @@ def clock() -> tuple[float, float]:
     return time.perf_counter(), time.process_time() + children.ru_utime + children.ru_stime
 
 
-def interleaved(ways: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, Times]:
-    """Each way in turn, ``repeats`` times over: what a machine does in a minute falls on all alike."""
-    times = {name: Times() for name in ways}
-    for _ in range(repeats):
+def interleaved(ways: Mapping[str, Callable[[], Any]], repeats: int, seconds: float = math.inf) -> dict[str, Times]:
+    """Each way in turn, ``repeats`` times over, or twice and then until ``seconds`` have passed: what a machine does in
+    a minute falls on all alike."""
+    times, began = {name: Times() for name in ways}, time.perf_counter()
+    for repeat in range(repeats):
+        if repeat >= 2 and time.perf_counter() - began > seconds:
+            break
         for name, run in ways.items():
             gc.collect()
             wall, cpu = clock()
@@ -88,7 +92,7 @@ def compared(what: str, times: Times, reference: str, other: Times, target: floa
 @dataclass(frozen=True)
 class Usage:
     """Of a process and all its children: seconds, and the peak of their memory together (PSS, where shared pages count
-    once; RSS where the system does not tell)."""
+    once; RSS where the system does not tell; 0 if it was not watched, which slows a process a little)."""
 
     wall: float
     cpu: float
@@ -96,7 +100,7 @@ class Usage:
     output: str
 
 
-def process(*arguments: str, timeout: float = 600, **options: Any) -> Usage:
+def process(*arguments: str, watch: bool = False, timeout: float = 600, **options: Any) -> Usage:
     """Runs Python with these arguments. RuntimeError with the end of its output if it fails or takes too long."""
     with tempfile.TemporaryFile("w+") as output:
         (start, before), peak, cpu = clock(), 0.0, dict[int, float]()
@@ -104,8 +108,9 @@ def process(*arguments: str, timeout: float = 600, **options: Any) -> Usage:
         # A session of its own: its children are ended with it.
         child = psutil.Popen(command, stdout=output, stderr=subprocess.STDOUT, start_new_session=True, **options)
         while child.poll() is None and time.perf_counter() - start < timeout:
-            peak = max(peak, _sample(child, cpu))
-            time.sleep(0.03)
+            if watch:
+                peak = max(peak, _sample(child, cpu))
+            time.sleep(0.02)
         wall, late = time.perf_counter() - start, child.poll() is None
         for left in [*child.children(recursive=True), child] if late else []:
             left.kill()

@@ -1,4 +1,4 @@
-"""All measurements, as rows against named references: python -m benchmarks.run [--quick] [--only PART ...] [--out FOLDER]
+"""All measurements, against named references: python -m benchmarks.run [--quick] [--only PART ...] [--out FOLDER]
 
 Each part's rows are kept in the folder as they come (PART.json), so that a part can be run again alone; benchmarks.md
 and benchmarks.json hold those of all parts. Ends with 1 where a part failed.
@@ -19,7 +19,18 @@ import psutil
 
 from benchmarks.measure import Row
 
-PARTS = ["federated"]
+PARTS = [
+    "federated",
+    "users",
+    "startup",
+    "loader",
+    "memory",
+    "scaling",
+    "aggregation",
+    "opts",
+    "parallel",
+    "many_clients",
+]
 COLUMNS = ("part", "what", "value", "unit", "reference", "ratio", "target", "met", "note")
 
 
@@ -61,7 +72,13 @@ def line(row: dict[str, Any]) -> str:
     def text(value: Any) -> str:
         if value is None:
             return "–"
-        return f"{value:,.3g}" if isinstance(value, float) and abs(value) < 1e3 else f"{value:,.0f}" if isinstance(value, float) else str(value)
+        return (
+            f"{value:,.3g}"
+            if isinstance(value, float) and abs(value) < 1e3
+            else f"{value:,.0f}"
+            if isinstance(value, float)
+            else str(value)
+        )
 
     sign = "≥" if row["at_least"] else "≤"
     shown = row | {"target": None if row["target"] is None else f"{sign} {row['target']:g}"}

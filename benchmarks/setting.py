@@ -1,11 +1,11 @@
 """Datasets and jobs for the parts: configured as a run is, on made-up cells or the embedded dataset."""
 
+import io
 import logging
-import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -22,7 +22,7 @@ from scfl_green.carbon import EnergyMeter
 from scfl_green.data import synthetic
 from scfl_green.data.cells import Cells, Reading
 from scfl_green.data.dataset import Dataset, kept_in, load, prepare
-from scfl_green.data.partition import iid
+from scfl_green.data.partition import Split, iid
 from scfl_green.data.prepare import between_within
 from scfl_green.job import Job
 from scfl_green.models.base import CellClassifier
@@ -49,16 +49,20 @@ def made_up(cache: Path, cells: int, genes: int, clients: int, validation: float
         with TemporaryDirectory() as made:
             synthetic.write(path := Path(made) / "made_up.h5ad", **size)
             read = Cells.read([path], Reading("cell_type", None, keep_empty=True))
-        split = iid(
-            read, clients=clients, test="cells", test_share=0.2, validation=validation, newcomers=0, seed=0
-        )
+        split = iid(read, clients=clients, test="cells", test_share=0.2, validation=validation, newcomers=0, seed=0)
         prepare(read, split, partial(between_within, n_genes=genes), folder, standardise=False)
     return load(folder)
 
 
-def embedded(cfg: DictConfig, cache: Path) -> Dataset:
-    cfg.paths.cache = str(cache)
-    with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
+def first_clients(dataset: Dataset, n: int) -> Dataset:
+    return replace(dataset, split=Split(dict(list(dataset.split.clients.items())[:n]), {}))
+
+
+def embedded(cache: Path, *overrides: str) -> Dataset:
+    """The embedded dataset as the default run prepares it, under these choices of ``split``."""
+    # Sums by gene are the same without messages, which would want a meter.
+    cfg = composed("regime=central", f"paths.cache={cache}", *overrides)
+    with redirect_stdout(io.StringIO()):
         return load_dataset(cfg, instantiate(cfg.data.source, _convert_="all"), None, None)
 
 
@@ -73,7 +77,7 @@ class Setting:
     def run(self) -> dict[str, torch.Tensor]:
         """The weights that the configured regime arrives at."""
         self.job.history.clear()
-        with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
+        with redirect_stdout(io.StringIO()):
             return instantiate(self.cfg.regime, _convert_="all")(self.job).weights
 
     def new_model(self) -> CellClassifier:
