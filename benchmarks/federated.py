@@ -26,7 +26,9 @@ def rows(quick: bool, cache: Path) -> Iterator[Row]:
         for epochs in (1,) if quick else (1, 3):
             changed = [f"model={model}", f"data.batch_size={batch}", f"federation.local_epochs={epochs}"]
             what = f"{model}, batch {batch}, {clients} clients, {epochs} local epochs"
-            with setting(first_clients(dataset, clients), *changed, f"federation.rounds={rounds}") as ours:
+            with setting(
+                first_clients(dataset, 3 if quick else clients), *changed, f"federation.rounds={rounds}"
+            ) as ours:
                 yield from of_case(what, ours, 1 if quick else 5, split=(model, batch, epochs) == (*CASES[0][:2], 1))
 
 

@@ -2,6 +2,8 @@
 
 import gc
 import math
+import os
+import re
 import resource
 import subprocess
 import sys
@@ -91,44 +93,68 @@ def compared(what: str, times: Times, reference: str, other: Times, target: floa
 
 @dataclass(frozen=True)
 class Usage:
-    """Of a process and all its children: seconds, and the peak of their memory together (PSS, where shared pages count
-    once; RSS where the system does not tell; 0 if it was not watched, which slows a process a little)."""
+    """Of a process: wall seconds, CPU seconds of it and its children, MB of its own at their peak (RSS), and of it and
+    its children together (PSS, where shared pages count once) if it was watched, which slows it a little."""
 
     wall: float
     cpu: float
-    peak_mb: float
+    rss_mb: float
+    pss_mb: float
     output: str
 
 
 def process(*arguments: str, watch: bool = False, timeout: float = 600, **options: Any) -> Usage:
     """Runs Python with these arguments. RuntimeError with the end of its output if it fails or takes too long."""
+    start, rss, pss, cpu, ended = time.perf_counter(), 0.0, 0.0, dict[int, float](), 0
     with tempfile.TemporaryFile("w+") as output:
-        (start, before), peak, cpu = clock(), 0.0, dict[int, float]()
-        command = [sys.executable, *arguments]
-        # A session of its own: its children are ended with it.
-        child = psutil.Popen(command, stdout=output, stderr=subprocess.STDOUT, start_new_session=True, **options)
-        while child.poll() is None and time.perf_counter() - start < timeout:
+        child = subprocess.Popen([sys.executable, *arguments], stdout=output, stderr=subprocess.STDOUT, **options)
+        late = False
+        while not ended:
+            rss = max(rss, _rss_so_far(child.pid))
             if watch:
-                peak = max(peak, _sample(child, cpu))
-            time.sleep(0.02)
-        wall, late = time.perf_counter() - start, child.poll() is None
-        for left in [*child.children(recursive=True), child] if late else []:
-            left.kill()
-        code = child.wait()
+                pss = max(pss, _sample(child.pid, cpu))
+            time.sleep(0.1 if watch else 0.01)
+            if not late and time.perf_counter() - start > timeout:
+                late = True
+                _kill(child.pid)
+            ended, status, used = os.wait4(child.pid, os.WNOHANG)
+        wall, child.returncode = time.perf_counter() - start, os.waitstatus_to_exitcode(status)
         output.seek(0)
         text = output.read()
-    if late or code:
-        raise RuntimeError(f"{' '.join(arguments)}: {'too slow' if late else f'exit {code}'}\n{text[-2000:]}")
+    if child.returncode:
+        end = "too slow" if late else f"exit {child.returncode}"
+        raise RuntimeError(f"{' '.join(arguments)}: {end}\n{text[-2000:]}")
     # Children that nobody waits for are in no usage but that which was sampled.
-    return Usage(wall, max(clock()[1] - before, sum(cpu.values())), peak, text)
+    seconds = max(used.ru_utime + used.ru_stime, sum(cpu.values()))
+    return Usage(wall, seconds, rss, pss, text)
 
 
-def _sample(root: psutil.Process, cpu: dict[int, float]) -> float:
-    megabytes = 0.0
+def _rss_so_far(pid: int) -> float:
+    """MB at the peak until now. What ``wait4`` tells includes this process's own, which it was forked from."""
+    with suppress(OSError):
+        if found := re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text()):
+            return int(found[1]) * 1024 / 1e6
+    return 0.0
+
+
+def _tree(root: int) -> list[psutil.Process]:
     with suppress(psutil.Error):
-        for each in [root, *root.children(recursive=True)]:
-            with suppress(psutil.Error):
-                memory, times = each.memory_full_info(), each.cpu_times()
-                megabytes += getattr(memory, "pss", memory.rss) / 1e6
-                cpu[each.pid] = times.user + times.system
+        process = psutil.Process(root)
+        return [process, *process.children(recursive=True)]
+    return []
+
+
+def _kill(root: int) -> None:
+    for each in _tree(root):
+        with suppress(psutil.Error):
+            each.kill()
+
+
+def _sample(root: int, cpu: dict[int, float]) -> float:
+    megabytes = 0.0
+    for each in _tree(root):
+        with suppress(psutil.Error):
+            memory, times = each.memory_full_info(), each.cpu_times()
+            megabytes += getattr(memory, "pss", memory.rss) / 1e6
+            cpu[each.pid] = times.user + times.system
     return megabytes

@@ -29,7 +29,7 @@ def rows(quick: bool, cache: Path) -> Iterator[Row]:
         def first_step(cached: bool) -> float:
             """Seconds until the first training step; whatever was prepared in vain is thrown away."""
             started = time.time()
-            kept = prepared if cached else f"{prepared}-{started}"
+            kept = prepared if cached or quick else f"{prepared}-{started}"
             overrides = [*STEP, *ONE_ROUND, "+callbacks.first_step.stop=true", f"paths.cache={kept}"]
             return _times(process(TRAIN, *overrides, **run).output)["first step"][0] - started
 
@@ -43,7 +43,7 @@ def rows(quick: bool, cache: Path) -> Iterator[Row]:
             "train.py --cfg job": lambda: process(TRAIN, "--cfg", "job", **run).wall,
         }
         taken: dict[str, list[float]] = {name: [] for name in ways}
-        for _ in range(1 if quick else 5):
+        for _ in range(1 if quick else 3):
             for name, way in ways.items():
                 taken[name].append(way())
         median = {name: float(np.median(seconds)) for name, seconds in taken.items()}

@@ -13,9 +13,9 @@ from benchmarks.setting import embedded
 
 # Engine and trainer of benchmarks.user; how often; the most that ours should take of wall, CPU and memory.
 OTHERS = [
-    ("local", "default", 3, (None, None, None)),
-    ("ray", "ours", 2, (0.4, 0.35, 0.5)),
-    ("ray", "default", 2, (0.4, 0.35, 0.5)),
+    ("local", "default", 2, (None, None, None)),
+    ("ray", "ours", 1, (0.4, 0.35, 0.5)),
+    ("ray", "default", 1, (0.4, 0.35, 0.5)),
 ]
 
 
@@ -25,14 +25,14 @@ def rows(quick: bool, cache: Path) -> Iterator[Row]:
     ours = [whole(cache, "local", "ours", rounds) for _ in range(1 if quick else 3)]
     yield from of("ours", ours)
     for engine, trainer, repeats, targets in OTHERS:
-        name = f"Flower's Ray simulation, {trainer} Trainer" if engine == "ray" else "default Trainer and loader"
+        name = NAMES[engine, trainer]
         if engine == "ray" and (quick or importlib.util.find_spec("ray") is None):
             reason = "--quick" if quick else "ray is not installed: pip install -e '.[simulation]'"
             yield Row(name, note=f"skipped: {reason}")
             continue
         other = [whole(cache, engine, trainer, rounds) for _ in range(1 if quick else repeats)]
         yield from of(name, other)
-        for column, target in zip(("wall", "cpu", "peak_mb"), targets, strict=True):
+        for column, target in zip(("wall", "cpu", "pss_mb"), targets, strict=True):
             yield Row(
                 f"ours, {column} of the process",
                 median(ours, column),
@@ -45,7 +45,12 @@ def rows(quick: bool, cache: Path) -> Iterator[Row]:
         yield Row("ours, wall of the federation alone", alone[0], "s", name, alone[0] / alone[1], targets[0])
 
 
-UNITS = {"wall": "s", "cpu": "CPU s with children", "peak_mb": "MB (PSS) with children"}
+NAMES = {
+    ("local", "default"): "default Trainer and loader",
+    ("ray", "ours"): "our apps under Ray",
+    ("ray", "default"): "default Trainer and loader under Ray",
+}
+UNITS = {"wall": "s", "cpu": "CPU s with children", "pss_mb": "MB (PSS) with children"}
 
 
 def whole(cache: Path, engine: str, trainer: str, rounds: int) -> Usage:
