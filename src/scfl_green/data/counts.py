@@ -5,7 +5,6 @@ from typing import Any
 
 import h5py
 import numpy as np
-from anndata.io import read_elem
 from scipy import sparse
 
 from scfl_green.errors import InputError, listed
@@ -136,9 +135,10 @@ def _csr(group: h5py.Group) -> Iterator[sparse.csr_matrix]:
 
 def _csc(group: h5py.Group) -> Iterator[sparse.csr_matrix]:
     n_cells, n_genes = shape(group)
-    _pointers(group, n_genes)
-    _indices(group, 0, stored(group), n_cells)
-    whole = sparse.csr_matrix(read_elem(group), dtype=np.float32)
+    indptr, rows = _pointers(group, n_genes), _indices(group, 0, stored(group), n_cells)
+    with np.errstate(over="ignore"):
+        values = group["data"][:].astype(np.float32)
+    whole = sparse.csc_matrix((values, rows, indptr), shape=(n_cells, n_genes)).tocsr()
     return (whole[start : start + BLOCK] for start in range(0, n_cells, BLOCK))
 
 
