@@ -9,15 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import train  # noqa: F401  # registers the configuration's resolvers
-from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from sklearn.linear_model import LogisticRegression
 
+from benchmarks.setting import composed
 from scfl_green.assemble import load_dataset
 from scfl_green.data.partition import Part
 
-CONFIGS = Path(__file__).parents[1] / "configs"
 # Federated baseline accuracies of the study, one run each.
 PUBLISHED = {
     "dataset_b_ranked": {"actinn": 0.741, "scdlc": 0.865, "sccdcg": 0.953, "scsmd": 0.771},
@@ -27,8 +25,7 @@ PUBLISHED = {
 
 def logistic_regression(data: str, split: str, seed: int) -> float:
     """Its accuracy on the test cells, fitted to the pooled training cells' features; no energy is spent on tuning."""
-    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        cfg = compose("train", [f"data={data}", f"split={split}", f"seed={seed}", "regime=central"])
+    cfg = composed(f"data={data}", f"split={split}", f"seed={seed}", "regime=central")
     dataset = load_dataset(cfg, instantiate(cfg.data.source, _convert_="all"), None, None)
     pooled = Part.pooled(list(dataset.split.clients.values()))
     tested = Part.pooled(dataset.split.to_test([pooled]))

@@ -8,7 +8,9 @@ import numpy as np
 from benchmarks.measure import ROOT, Row
 from benchmarks.setting import Setting, embedded, setting
 from scfl_green.data.partition import Part
+from scfl_green.errors import InputError
 from scfl_green.ledger import FIT
+from scfl_green.resident import effective_precision
 
 OPTS = {
     "bf16": ["trainer.precision=mixed"],
@@ -33,7 +35,10 @@ def rows(quick: bool, cache: Path) -> Iterator[Row]:
             medians, ratios = np.median(taken, axis=0), np.median(np.array(taken) / baseline, axis=0)
             yield Row(f"{model}, {opt}", float(medians[0]), "CPU s a million cells", BASELINE, float(ratios[0]))
             yield Row(f"{model}, {opt}", float(medians[1]), "J a million cells", BASELINE, float(ratios[1]), note=mode)
-    yield Row("fp16", note="skipped: a CPU has no fp16 training, and the program refuses it")
+    try:
+        effective_precision("16-mixed", "cpu")
+    except InputError as refused:
+        yield Row("fp16", note=f"skipped: {refused}")
 
 
 def per_million(ours: Setting, epochs: int) -> tuple[float, float]:

@@ -1,27 +1,24 @@
 """What each framework costs, whole and made smaller: python -m benchmarks.sizes"""
 
 import copy
-from pathlib import Path
 
 import torch
-import train  # noqa: F401  # registers the configuration's resolvers
 from flwr.app import ArrayRecord, RecordDict
 from flwr.common.serde import recorddict_to_proto
-from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 
+from benchmarks.measure import ROOT
+from benchmarks.setting import composed
 from scfl_green.flops import flops_per_cell
 from scfl_green.models.base import CellClassifier
 from scfl_green.prune import Prune, resize
 
-CONFIGS = Path(__file__).parents[1] / "configs"
 N_GENES, N_TYPES, BATCH = 2000, 9, 32
 VARIANTS = {"full": [], "reduced": ["opt=reduce_complexity"], "width .5": ["model.width=0.5"]}
 
 
 def build(model: str, overrides: list[str]) -> CellClassifier:
-    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        cfg = compose("train", [f"model={model}", *overrides])
+    cfg = composed(f"model={model}", *overrides)
     return instantiate(cfg.model, n_genes=N_GENES, n_types=N_TYPES, _convert_="all")
 
 
@@ -45,7 +42,7 @@ def main() -> None:
     print(f"{N_GENES} genes, {N_TYPES} cell types; MB are sent a round and client: to train, back, to validate\n")
     print("| framework | | parameters | removed | MB | MFLOP a cell | removed |")
     print("|---|---|---|---|---|---|---|")
-    for name in sorted(path.stem for path in (CONFIGS / "model").glob("*.yaml")):
+    for name in sorted(path.stem for path in (ROOT / "configs/model").glob("*.yaml")):
         models = {variant: build(name, overrides) for variant, overrides in VARIANTS.items()}
         models["prune .5"] = pruned(models["full"])
         full = cost(models["full"])
