@@ -1,5 +1,6 @@
 """A round's averaging: our checks and float64 means against Flower's FedAvg alone, of the same replies."""
 
+import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -21,6 +22,7 @@ def rows(quick: bool, cache: Path) -> Iterator[Row]:
     sizes = (
         [(100_000, 10)] if quick else [(100_000, 10), (1_000_000, 10), (3_000_000, 10), (100_000, 100), (300_000, 100)]
     )
+    logging.getLogger("flwr").setLevel(logging.WARNING)  # set by Flower when it is imported
     with metered(composed()) as meter:
         for parameters, clients in sizes:
             yield from _of_size(parameters, clients, meter, 1 if quick else 5)

@@ -33,8 +33,7 @@ def quiet() -> None:
     """One thread, and no words of libraries between the rows."""
     torch.set_num_threads(1)
     warnings.filterwarnings("ignore")
-    for library in ("pytorch_lightning", "flwr"):
-        logging.getLogger(library).setLevel(logging.ERROR)
+    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
 
 
 def composed(*overrides: str) -> DictConfig:
