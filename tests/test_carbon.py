@@ -9,12 +9,14 @@ from types import SimpleNamespace
 
 import pytest
 import pytorch_lightning as pl
+from codecarbon.core import hardware_cache
 
 from jobs import make_job
 from scfl_green.carbon import EnergyMeter, MeasureEmissions, carbon_intensity
 from scfl_green.data.cells import Cells
 from scfl_green.data.datamodule import CellDataModule
 from scfl_green.errors import InputError
+from scfl_green.hardware import look_up
 from scfl_green.ledger import Ledger, Reading
 
 
@@ -158,3 +160,17 @@ def test_a_reading_is_shared_out_whole() -> None:
     assert idle.energy_kwh == pytest.approx(1.0)
     assert a.emissions_kg == pytest.approx(0.5 * (16 / 3 + 2))
     assert (a.task, idle.task) == ("fit/round-1/a", "waiting")
+
+
+def test_the_meter_takes_the_hardware_that_was_looked_up_before() -> None:
+    hardware_cache.clear_cache()
+    look_up("DEU", 65.0, None)
+    end = time.monotonic() + 60
+    while not hardware_cache._plans and time.monotonic() < end:
+        time.sleep(0.05)
+    known = dict(hardware_cache._plans)
+    meter = EnergyMeter("DEU", 65.0)
+    meter.close()
+    assert len(known) == 1
+    assert known == hardware_cache._plans
+    assert "65 W (given)" in meter.mode
