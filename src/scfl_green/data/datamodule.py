@@ -1,6 +1,7 @@
 """Batches of features: sliced whole from a sparse matrix, never cell by cell."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
@@ -40,7 +41,7 @@ class Features(Dataset[Batch | Iterator[Batch]]):
 
     def batches(self, rows: list[np.ndarray]) -> Iterator[Batch]:
         """A batch for each array of row numbers."""
-        each = max(1, AT_ONCE // len(rows[0]))
+        each = max(1, AT_ONCE // max([1, *map(len, rows)]))
         for start in range(0, len(rows), each):
             several = rows[start : start + each]
             sizes = [len(r) for r in several]
@@ -72,23 +73,23 @@ class Batches(Sampler[np.ndarray | list[np.ndarray]]):
 
 
 class CellDataModule(pl.LightningDataModule):
-    """The batches of one part: shuffled for training (and all of an epoch as one item, where ``packed``), in order for
-    validation and test."""
+    """The batches of one part: shuffled for training (and all of an epoch as one item, where ``packed``; or as
+    ``train_batches`` draws them, once it is set), in order for validation and test."""
 
     def __init__(self, features: Features, part: Part, batch_size: int, seed: list[int], packed: bool = False) -> None:
         super().__init__()
-        self.features, self.part, self.batch_size, self.seed, self.packed = features, part, batch_size, seed, packed
+        self.features, self.part, self.batch_size = features, part, batch_size
+        self.train_batches: Sampler[Any] = Batches(part.train, batch_size, seed, packed)
 
-    def _loader(self, rows: np.ndarray, seed: list[int] | None = None, packed: bool = False) -> DataLoader:
-        batches = Batches(rows, self.batch_size, seed, packed)
+    def _loader(self, batches: Sampler[Any]) -> DataLoader:
         # A generator of its own: it would draw from the one that dropout draws from.
         return DataLoader(self.features, sampler=batches, batch_size=None, generator=torch.Generator())
 
     def train_dataloader(self) -> DataLoader:
-        return self._loader(self.part.train, self.seed, self.packed)
+        return self._loader(self.train_batches)
 
     def val_dataloader(self) -> DataLoader:
-        return self._loader(self.part.validation)
+        return self._loader(Batches(self.part.validation, self.batch_size))
 
     def test_dataloader(self) -> DataLoader:
-        return self._loader(self.part.test)
+        return self._loader(Batches(self.part.test, self.batch_size))

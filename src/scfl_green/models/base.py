@@ -42,14 +42,18 @@ class CellClassifier(pl.LightningModule):
 
     A framework takes ``n_genes``, ``n_types``, its sizes, ``width`` and, as ``**training``, what this class takes:
     an optimiser and a scheduler, each but for its first argument. It defines its layers and ``forward``; one whose
-    training needs more than cross-entropy also overrides ``loss``. Logged once an epoch: ``train/...`` and
-    ``validation/...`` with loss and scores.
+    training needs more than cross-entropy also overrides ``loss`` (or ``penalty``, for what depends on no cell). Logged
+    once an epoch: ``train/...`` and ``validation/...`` with loss and scores.
 
     An ordinary LightningModule, for any Trainer and loader. ``scores`` holds the last epoch's values; with
-    ``logging = False`` they are not logged, which takes longer than an epoch of a small client. With
-    ``automatic_optimization = False`` a training step takes an iterator over all batches of an epoch (the packed step:
-    Lightning's work around a step costs more than the step of a small network), with the same weights to the bit.
+    ``logging = False`` they are not logged, which takes longer than an epoch of a small client; only stages in
+    ``told`` are scored. With ``automatic_optimization = False`` a training step takes an iterator over all batches of
+    an epoch (the packed step: Lightning's work around a step costs more than the step of a small network), with the
+    same weights to the bit.
     """
+
+    # The terms of the loss that compare the cells of a batch, so that no cell has a gradient of its own.
+    between_cells: Sequence[str] = ()
 
     def __init__(self, n_types: int, optimizer: Optimizer, scheduler: Scheduler | None = None) -> None:
         super().__init__()
@@ -57,6 +61,7 @@ class CellClassifier(pl.LightningModule):
         self.optimizer_of, self.scheduler_of = optimizer, scheduler
         self.scores: dict[str, float] = {}
         self.logging = True
+        self.told: Sequence[str] = ("train", "validation")
         self._seen: dict[str, list[tuple[dict[str, Tensor], Tensor, Tensor]]] = {"train": [], "validation": []}
 
     def hidden_units(self) -> Sequence[Units]:
@@ -68,12 +73,21 @@ class CellClassifier(pl.LightningModule):
         logits = self(x)
         return logits, {"cross_entropy": F.cross_entropy(logits, y)}
 
+    def penalty(self) -> dict[str, Tensor]:
+        """The terms of the loss that depend on no cell."""
+        return {}
+
     def _step(self, stage: str, batch: tuple[Tensor, Tensor]) -> Tensor:
         x, y = batch
         logits, terms = self.loss(x, y)
+        terms = terms | self.penalty()
+        if stage in self.told:
+            self._note(stage, logits, terms, y)
+        return torch.stack(list(terms.values())).sum()
+
+    def _note(self, stage: str, logits: Tensor, terms: dict[str, Tensor], y: Tensor) -> None:
         detached = {name: term.detach() for name, term in terms.items()}
         self._seen[stage].append((detached, logits.detach().argmax(dim=1), y))
-        return torch.stack(list(terms.values())).sum()
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor | None:
         loss = None
@@ -82,7 +96,7 @@ class CellClassifier(pl.LightningModule):
         else:
             self._all_steps(batch)
         # Not in on_train_epoch_end, which comes after the callbacks that want to read these values.
-        if self.trainer.is_last_batch:
+        if self.trainer.is_last_batch and "train" in self.told:
             self._log_epoch("train")
         return loss
 

@@ -58,6 +58,8 @@ class ScCDCG(CellClassifier):
     stand between the layers, which the authors' code leaves linear.
     """
 
+    between_cells = ("deep_cut", "orthogonality", "clustering")
+
     def __init__(
         self,
         n_genes: int,

@@ -46,6 +46,8 @@ class ScSMD(CellClassifier):
     stands where they normalise by batch, since batch statistics average badly across clients whose cells differ.
     """
 
+    between_cells = ("cellnet",)
+
     def __init__(
         self,
         n_genes: int,
