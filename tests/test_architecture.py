@@ -12,7 +12,7 @@ FLOORS = [
     ["targets", "confidential"],
     ["guard", "score", "settings", "data", "prune", "ledger", "checkpoint", "hardware"],
     ["models", "callbacks", "carbon", "resident"],
-    ["flops"],
+    ["flops", "dp"],
     ["job", "tracking"],
     ["artifacts", "federated", "alone"],
     ["regimes"],
@@ -54,6 +54,7 @@ def test_imports_point_down(path: Path) -> None:
         ("codecarbon", {"carbon", "hardware"}),
         ("hydra", {"run", "assemble", "sweep"}),
         ("wandb", {"tracking"}),
+        ("opacus", {"dp"}),
         ("scanpy", set()),
     ],
 )

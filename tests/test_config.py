@@ -33,7 +33,7 @@ def test_every_choice_composes_and_instantiates(tmp_path: Path, choice: str) -> 
         made = [instantiate(target, _partial_=True, _convert_="all") for target in targets]
     else:
         made = [instantiate(cfg[group], _convert_="all")] if group in cfg else [None]
-    assert all(thing is not None or group in ("opt", "experiment", "launcher") for thing in made)
+    assert all(thing is not None or group in ("opt", "experiment", "launcher", "privacy") for thing in made)
 
 
 def build(folder: Path, *overrides: str) -> CellClassifier:

@@ -28,7 +28,7 @@ FIELDS = """
     energy_kwh energy_cpu_kwh energy_gpu_kwh energy_ram_kwh emissions_kg energy_mode country
     carbon_intensity_kg_per_kwh bytes_up bytes_down transfer_kwh transfer_emissions_kg train_flops
     eaps versions
-    too_short cells_seen bytes_prepare eaps_cpu clients_by_round refused device
+    too_short cells_seen bytes_prepare eaps_cpu clients_by_round refused epsilon delta device
     threads cores load_at_start processor method
 """.split()  # noqa: SIM905
 

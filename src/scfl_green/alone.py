@@ -75,7 +75,8 @@ def _kept_fit(
         kept.state["fit"] = name
         job.keep()
 
-    callbacks = [each_epoch(keep=keep), *callbacks]
+    # Killed, a private fit begins anew: what its budget had been spent on is thrown away unseen.
+    callbacks = [each_epoch() if job.privacy else each_epoch(keep=keep), *callbacks]
     weights, _ = job.fit(part, weights, callbacks=callbacks, validate=True, resume=resume, **how)
     kept.files.pop(EPOCH, None)
     kept.files[finished] = save(weights)

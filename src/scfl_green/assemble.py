@@ -105,6 +105,7 @@ def make_job(
         callbacks=lambda: [instantiate(callback) for callback in cfg.callbacks.values()],
         prune=instantiate(cfg.prune),
         budget=instantiate(cfg.budget),
+        privacy=instantiate(cfg.privacy),
         pretraining_kg=start.emissions_kg if start else None,
         seen=start.seen.clients if start else frozenset(),
         pretrained=start.weights if start else None,

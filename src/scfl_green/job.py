@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytorch_lightning as pl
@@ -23,6 +24,9 @@ from scfl_green.ledger import FIT, TEST, WARM_UP, Budget
 from scfl_green.models.base import CellClassifier, classification_scores
 from scfl_green.prune import Prune, Weights, resize
 from scfl_green.resident import Resident
+
+if TYPE_CHECKING:
+    from scfl_green.dp.dp_sgd import DPSGD  # imports Opacus, which a run without it need not have
 
 # Told of (unit, total, step, metrics), e.g. ("round", 5, 1, {...}), whenever a round or epoch ends.
 Report = Callable[[str, int, int, dict[str, float]], None]
@@ -58,6 +62,7 @@ class Job:
     prune: Prune | None = None
     budget: Budget | None = None
     checkpoint: Checkpoint = field(default_factory=Checkpoint)
+    privacy: "DPSGD | None" = None
     history: list[tuple[float, float]] = field(default_factory=list, init=False)
     confusion: Tensor = field(init=False)
     last_good: Weights | None = field(default=None, init=False)
@@ -70,9 +75,18 @@ class Job:
         self.untrained = self.weights()
         self.initial = self.pretrained or self.untrained
         self.history += [(grams, f1) for grams, f1 in self.checkpoint.state.get("history", [])]
+        if self.privacy is not None:
+            if self.pretrained is not None:
+                raise InputError(
+                    "weights: no epsilon of this run covers what they have seen; start privacy=dp_sgd without"
+                )
+            self.privacy.check(self.model, self.features, self.split.clients, self.resident.precision)
+            self.privacy.take_up(self.checkpoint.state.get("privacy", {}))
 
     def ended(self, unit: str, total: int, step: int, metrics: dict[str, float], fit_as: str = FIT) -> bool:
         """Report a finished round or epoch, or only measure it if its fit does not count; true: it is enough."""
+        if self.privacy is not None:
+            metrics = metrics | {"privacy/epsilon": self.privacy.summary()["epsilon"]}
         if fit_as == FIT:
             self.report(unit, total, step, metrics)
         else:
@@ -82,12 +96,15 @@ class Job:
 
     @property
     def enough(self) -> bool:
-        """The budget is spent."""
-        return self.budget is not None and bool(self.history) and self.budget.spent(self.history)
+        """A budget is spent."""
+        over = self.privacy is not None and self.privacy.over
+        return over or (self.budget is not None and bool(self.history) and self.budget.spent(self.history))
 
     def keep(self) -> None:
         """Write a checkpoint of what the regime has put into it, with what has been used and reached so far."""
         self.checkpoint.state |= {"history": self.history, "used": self.meter.rows()}
+        if self.privacy is not None:
+            self.checkpoint.state["privacy"] = self.privacy.state()
         self.checkpoint.save()
 
     def _spent(self, phase: str, metrics: dict[str, float]) -> tuple[float, float]:
@@ -125,10 +142,15 @@ class Job:
         trainer.limit_val_batches = 1.0 if validate and len(part.validation) else 0
         self.model.automatic_optimization, self.model.logging = not self.packed, bool(more)
         data = CellDataModule(self.features, part, self.batch_size, seed, self.packed)
-        trainer.fit(self.model, datamodule=data, ckpt_path=resume, weights_only=True)
+        if self.privacy is None:
+            trainer.fit(self.model, datamodule=data, ckpt_path=resume, weights_only=True)
+            trained: float = trainer.current_epoch
+        else:
+            with self.meter.phase(fit_as, round_number, part.name):
+                trained = self.privacy.fit(trainer, self.model, data, round_number, counts=fit_as != WARM_UP)
         entry = self.meter.entry(fit_as, round_number, part.name)
-        entry.cells += trainer.current_epoch * len(part.train)
-        entry.flops += self._flops_per_cell() * trainer.current_epoch * len(part.train)
+        entry.cells += round(trained * len(part.train))
+        entry.flops += self._flops_per_cell() * trained * len(part.train)
         return self.weights(), dict(self.model.scores)
 
     def validate(self, part: Part, weights: Weights, round_number: int = 0) -> dict[str, float]:

@@ -51,13 +51,14 @@ def make_record(
         "transfer_emissions_kg": transfer_kg,
         "train_flops": round(trained.flops),
         "eaps": eaps(scores["weighted_f1"], trained.emissions_kg + transfer_kg),
-        "versions": {package: version(package) for package in PACKAGES},
+        "versions": {package: version(package) for package in (*PACKAGES, *(["opacus"] if job.privacy else []))},
         "too_short": trained.seconds < min_seconds,
         "cells_seen": trained.cells,
         # Of what is asked before training: numbers of cells, and sums by gene unless the prepared dataset was there.
         "bytes_prepare": meter.total(PREPARE).bytes_up + meter.total(PREPARE).bytes_down,
         "eaps_cpu": eaps(scores["weighted_f1"], trained.energy_cpu_kwh * meter.intensity),
         **outcome.more,
+        **(job.privacy.summary() if job.privacy else {"epsilon": None, "delta": None}),
         **_machine(job),
         "method": what["method"],
     }

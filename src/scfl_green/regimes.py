@@ -78,6 +78,8 @@ def _newcomer(job: Job, client: str | None) -> Part:
     newcomers = job.split.newcomers
     if job.prune is not None:
         raise InputError("opt=prune prunes before fine-tuning: fine-tune the weights of a pruned run")
+    if job.privacy is not None:
+        raise InputError("privacy=dp_sgd hides cells in one training, regime=finetune does two: use another regime")
     if job.pretrained is None:
         raise InputError("regime=finetune starts from an earlier run: name its folder with weights=logs/runs/NAME")
     if not newcomers:

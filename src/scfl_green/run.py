@@ -142,6 +142,9 @@ def _train(
                 write_model(folder, job.last_good, dataset.preparation, dataset.types, config["model"], seen)
                 print(f"{folder}: the weights of the last good round")
             raise
+        finally:
+            if job.privacy is not None and job.privacy.rows:
+                job.privacy.write(folder / "epsilon.csv")
         if not all(value.isfinite().all() for value in outcome.weights.values()):
             raise InputError("training diverged, the weights are not finite: lower model.optimizer.lr")
         scores = job.test(job.split.to_test(outcome.parts), outcome.weights)
@@ -153,6 +156,8 @@ def _train(
     _draw(cfg.data.name, dataset, folder / "cells.png")
     dataset.table().to_csv(folder / "cells.csv")
     print_summary(record, scores, meter)
+    if job.privacy is not None:
+        print(job.privacy.told())
     seen = Seen.of(outcome.parts, *cells, start.seen if start else None)
     write_model(folder, outcome.weights, dataset.preparation, dataset.types, config["model"], seen)
     meter.write(folder / "energy.csv")

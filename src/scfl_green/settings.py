@@ -1,12 +1,15 @@
 """What a composed configuration must look like: the one place where values are checked."""
 
+from importlib.util import find_spec
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
 
 from scfl_green.errors import InputError
 
+EXTRA = "-c constraints.txt -c constraints-privacy.txt -e '.[privacy]'"
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 
 
@@ -84,7 +87,7 @@ class Strategy(_Group):
     fraction_train: Annotated[float, Field(gt=0, le=1)] = 1.0
     fraction_evaluate: Annotated[float, Field(ge=0, le=1)] = 1.0
     proximal_mu: Weight = 0.0
-    eta: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
+    eta: Positive = 1.0
 
 
 class Federation(_Group):
@@ -92,7 +95,7 @@ class Federation(_Group):
     local_epochs: PositiveInt
     min_cells: Annotated[int, Field(ge=0)]
     min_clients: PositiveInt | None
-    timeout_seconds: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    timeout_seconds: Positive
     strategy: Strategy
 
 
@@ -114,6 +117,13 @@ class BudgetSettings(_Group):
     grams: Annotated[float, Field(gt=0)] | None
     min_f1_per_gram: float | None
     window: PositiveInt
+
+
+class Privacy(_Group):
+    noise_multiplier: Positive
+    max_grad_norm: Positive
+    epsilon: Positive
+    delta: Annotated[float, Field(gt=0, lt=1)]
 
 
 class FineTuning(_Group):
@@ -138,6 +148,7 @@ class Settings(_Group):
     carbon: Carbon
     prune: PruneSettings | None
     budget: BudgetSettings | None
+    privacy: Privacy | None
     finetuning: FineTuning
 
     @model_validator(mode="after")
@@ -148,6 +159,10 @@ class Settings(_Group):
             raise ValueError(f"trainer.{per_step[0]} is Lightning's work around each step: set trainer.packed=false")
         if self.trainer.parallel_clients > 1 and self.threads > 1:
             raise ValueError("trainer.parallel_clients above 1 wants threads=1: each client has a process already")
+        if self.privacy and (not self.trainer.packed or self.trainer.parallel_clients > 1):
+            raise ValueError("privacy=dp_sgd should have trainer.packed=true and trainer.parallel_clients=1")
+        if self.privacy and find_spec("opacus") is None:
+            raise ValueError(f"privacy=dp_sgd needs Opacus: pip install {EXTRA}")
         return self
 
     @model_validator(mode="after")

@@ -19,6 +19,7 @@ OURS = (
     *(f"scfl_green.data.published.{name}" for name in ("from_table", "from_tar")),
     *(f"scfl_green.data.sources.{name}" for name in ("fetched", "files", "packaged")),
     "scfl_green.data.synthetic.write",
+    "scfl_green.dp.dp_sgd.DPSGD",
     "scfl_green.federated.statistics.by_query",
     "scfl_green.ledger.Budget",
     "scfl_green.models",

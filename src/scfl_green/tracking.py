@@ -1,5 +1,6 @@
 """What is seen of a run while it runs: a progress bar, metrics.csv and loggers such as Weights & Biases."""
 
+import math
 import netrc
 import os
 import shutil
@@ -131,7 +132,8 @@ class Tracker:
         self.told.append((unit, step, metrics))
         self._write(unit, step, metrics)
         stage = "validation" if "validation/accuracy" in metrics else "train"
-        status = f"{stage} accuracy {metrics[f'{stage}/accuracy']:.3f}  {metrics['emissions/co2eq_g']:.4f} g CO2e"
+        score = metrics.get(f"{stage}/accuracy", math.nan)  # neither validation cells, nor scores of private training
+        status = f"{stage} accuracy {score:.3f}  {metrics['emissions/co2eq_g']:.4f} g CO2e"
         self.bar.update(self.task, description=unit, total=total, completed=step, status=status)
         if self.bar.disable:
             print(f"{unit} {step}/{total}  {status}", flush=True)

@@ -1,0 +1,1 @@
+"""Differential privacy: the only folder that imports Opacus."""
