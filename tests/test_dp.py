@@ -94,7 +94,7 @@ def test_epsilon_is_what_opacus_accounts_for_and_grows(few: Cells, meter: Energy
             assert of_client["epsilon"].iloc[-1] == accountant.get_epsilon(1e-4)
         entry = meter.entries["fit", 2, name]
         assert entry.cells == len(part.train)
-        assert entry.flops == job._flops_per_cell() * entry.cells
+        assert entry.flops == job.flops_per_cell(job.model) * entry.cells
     assert job.privacy.summary()["epsilon"] == rows["epsilon"].max()
 
 

@@ -78,14 +78,14 @@ def test_flops_are_counted_forward_and_backward(few: Cells, meter: EnergyMeter) 
     weights = sum(p.numel() for n, p in job.model.named_parameters() if n.endswith("weight"))
     first = job.model.layers[0].weight.numel()
     # A multiplication and an addition a weight: forward, for the weight and, past the first layer, for the input.
-    assert job._flops_per_cell() == 2 * (3 * weights - first)
+    assert job.flops_per_cell(job.model) == 2 * (3 * weights - first)
 
 
 def test_a_recurrent_layers_flops_are_counted(tmp_path: Path, few: Cells, meter: EnergyMeter) -> None:
     cfg = compose_config(tmp_path, "model=scdlc")
     job = make_job(few, meter, model=instantiate(cfg.model, _partial_=True))
     lstm = sum(p.numel() for n, p in job.model.named_parameters() if n.startswith("lstm.weight"))
-    assert job._flops_per_cell() > 4 * lstm * job.model.steps
+    assert job.flops_per_cell(job.model) > 4 * lstm * job.model.steps
 
 
 def test_mixed_precision_is_what_the_device_has() -> None:

@@ -11,6 +11,20 @@ from torch.utils.flop_counter import FlopCounterMode
 from scfl_green.models.base import CellClassifier
 
 
+class FlopsPerCell:
+    """Operations of training on one cell by a model, counted again when its size has changed."""
+
+    def __init__(self, x: Tensor, y: Tensor) -> None:
+        self.batch = x, y
+        self.counted: dict[int, float] = {}
+
+    def __call__(self, model: CellClassifier) -> float:
+        size = sum(p.numel() for p in model.parameters())
+        if size not in self.counted:
+            self.counted[size] = flops_per_cell(model, *self.batch)
+        return self.counted[size]
+
+
 def flops_per_cell(model: CellClassifier, x: Tensor, y: Tensor) -> float:
     """Operations of training on one cell, forward and backward, counted on one batch."""
     with _without_onednn(), FlopCounterMode(display=False) as counter:

@@ -19,7 +19,7 @@ from scfl_green.checkpoint import Checkpoint
 from scfl_green.data.datamodule import CellDataModule, Features
 from scfl_green.data.partition import Part, Split
 from scfl_green.errors import InputError
-from scfl_green.flops import flops_per_cell
+from scfl_green.flops import FlopsPerCell
 from scfl_green.ledger import FIT, TEST, WARM_UP, Budget
 from scfl_green.models.base import CellClassifier, classification_scores
 from scfl_green.prune import Prune, Weights, resize
@@ -66,7 +66,6 @@ class Job:
     history: list[tuple[float, float]] = field(default_factory=list, init=False)
     confusion: Tensor = field(init=False)
     last_good: Weights | None = field(default=None, init=False)
-    _flops: dict[int, float] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
         if self.pretrained is not None and self.pretrained.keys() != self.model.state_dict().keys():
@@ -76,11 +75,7 @@ class Job:
         self.initial = self.pretrained or self.untrained
         self.history += [(grams, f1) for grams, f1 in self.checkpoint.state.get("history", [])]
         if self.privacy is not None:
-            if self.pretrained is not None:
-                raise InputError(
-                    "weights: no epsilon of this run covers what they have seen; start privacy=dp_sgd without"
-                )
-            self.privacy.check(self.model, self.features, self.split.clients, self.resident.precision)
+            self.privacy.check(self.model, self.features, self.split.clients, self.resident.precision, self.pretrained)
             self.privacy.take_up(self.checkpoint.state.get("privacy", {}))
 
     def ended(self, unit: str, total: int, step: int, metrics: dict[str, float], fit_as: str = FIT) -> bool:
@@ -103,17 +98,15 @@ class Job:
     def keep(self) -> None:
         """Write a checkpoint of what the regime has put into it, with what has been used and reached so far."""
         self.checkpoint.state |= {"history": self.history, "used": self.meter.rows()}
-        if self.privacy is not None:
-            self.checkpoint.state["privacy"] = self.privacy.state()
+        self.checkpoint.state |= {"privacy": self.privacy.state()} if self.privacy else {}
         self.checkpoint.save()
 
     def _spent(self, phase: str, metrics: dict[str, float]) -> tuple[float, float]:
         """Grams of CO2e spent on a phase so far, and the weighted F1 on validation cells that they have bought."""
         if self.budget is not None and "validation/weighted_f1" not in metrics:
             raise InputError("callbacks=carbon_budget keeps the best weights on validation cells, and there are none")
-        used = self.meter.total(phase)
-        transfer_kg = self.meter.transfer()[1] if phase == FIT else 0.0
-        return (used.emissions_kg + transfer_kg) * 1e3, metrics.get("validation/weighted_f1", 0.0)
+        kg = self.meter.total(phase).emissions_kg + (self.meter.transfer()[1] if phase == FIT else 0.0)
+        return kg * 1e3, metrics.get("validation/weighted_f1", 0.0)
 
     def weights(self) -> Weights:
         """A copy of those that the model has now."""
@@ -150,7 +143,7 @@ class Job:
                 trained = self.privacy.fit(trainer, self.model, data, round_number, counts=fit_as != WARM_UP)
         entry = self.meter.entry(fit_as, round_number, part.name)
         entry.cells += round(trained * len(part.train))
-        entry.flops += self._flops_per_cell() * trained * len(part.train)
+        entry.flops += self.flops_per_cell(self.model) * trained * len(part.train)
         return self.weights(), dict(self.model.scores)
 
     def validate(self, part: Part, weights: Weights, round_number: int = 0) -> dict[str, float]:
@@ -159,20 +152,18 @@ class Job:
         trainer = self.resident(MeasureEmissions(self.meter, round_number, part.name))
         trainer.limit_val_batches = 1.0
         self.model.logging, self.model.scores = False, {}
-        data = CellDataModule(self.features, part, self.batch_size, [self.seed])
-        trainer.validate(self.model, datamodule=data, verbose=False)
+        trainer.validate(self.model, CellDataModule(self.features, part, self.batch_size, [self.seed]), verbose=False)
         return dict(self.model.scores)
 
     def test(self, parts: Sequence[Part], weights: Weights) -> dict[str, dict[str, float]]:
         """Scores on the test cells of all parts together (under ``""``) and of each by name; ``confusion`` then counts
         them by true (rows) and predicted cell type."""
         self._load(weights)
-        n_types = self.model.n_types
-        predicted, labels = {}, {}
+        predicted, labels, n_types = {}, {}, self.model.n_types
         with self.meter.phase(TEST), self.resident.inference(self.model) as infer:
             for part in parts:
-                data = CellDataModule(self.features, part, 4096, [self.seed])
-                predicted[part.name] = torch.cat([infer(x).argmax(dim=1).cpu() for x, _ in data.test_dataloader()])
+                batches = CellDataModule(self.features, part, 4096, [self.seed]).test_dataloader()
+                predicted[part.name] = torch.cat([infer(x).argmax(dim=1).cpu() for x, _ in batches])
                 labels[part.name] = torch.from_numpy(self.features.labels[part.test])
         every = torch.cat([*predicted.values()]), torch.cat([*labels.values()])
         self.confusion = multiclass_confusion_matrix(*every, n_types)
@@ -203,9 +194,7 @@ class Job:
         self._load(weights)
         return self.prune(weights, self.model.hidden_units())
 
-    def _flops_per_cell(self) -> float:
-        size = sum(p.numel() for p in self.model.parameters())
-        if size not in self._flops:
-            rows = np.concatenate([part.train for part in self.split.clients.values()])[: self.batch_size]
-            self._flops[size] = flops_per_cell(self.model, *self.features.batch(rows))
-        return self._flops[size]
+    @cached_property
+    def flops_per_cell(self) -> FlopsPerCell:
+        rows = np.concatenate([part.train for part in self.split.clients.values()])[: self.batch_size]
+        return FlopsPerCell(*self.features.batch(rows))

@@ -11,11 +11,11 @@ import pytorch_lightning as pl
 
 from scfl_green.data.datamodule import CellDataModule, Features
 from scfl_green.data.partition import Part
+from scfl_green.dp.gradients import check_gradients, gradients_by_cell
+from scfl_green.dp.steps import History, PoissonBatches, Private, epsilon_of
 from scfl_green.errors import InputError, listed
 from scfl_green.files import write_atomically
 from scfl_green.models.base import UNLABELLED, CellClassifier
-from scfl_green.dp.gradients import check_gradients, gradients_by_cell
-from scfl_green.dp.steps import History, PoissonBatches, Private, epsilon_of
 
 # Cells that a framework is tried on before it is trained.
 TRIED = 32
@@ -40,9 +40,13 @@ class DPSGD:
     rows: list[dict[str, Any]] = field(default_factory=list, init=False)
     stopped: set[str] = field(default_factory=set, init=False)
 
-    def check(self, model: CellClassifier, features: Features, parts: Mapping[str, Part], precision: str) -> None:
+    def check(
+        self, model: CellClassifier, features: Features, parts: Mapping[str, Part], precision: str, pretrained: Any
+    ) -> None:
         """Raises InputError for what would make an epsilon false, before anything is trained; says what no epsilon
         covers."""
+        if pretrained is not None:
+            raise InputError("weights: no epsilon of this run covers what they have seen; start privacy=dp_sgd without")
         if precision != "32-true":
             raise InputError(f"privacy=dp_sgd clips in float32: set trainer.precision=32-true, not {precision}")
         rows = max((part.train for part in parts.values()), key=len)
