@@ -11,8 +11,8 @@ help: ## List the targets
 demo: .venv/.run ## Train a federation on the embedded pancreas dataset
 	$(BIN)/python train.py
 
-test: .venv/.dev ## Run the test suite
-	$(BIN)/python -m pytest
+test: .venv/.dev ## Run the test suite, on as many cores as there are
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 install: .venv/.dev ## Set .venv up with the tested versions, tools for development included
 

@@ -73,7 +73,7 @@ class Floor:
 
 def loss(model: CellClassifier, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     logits, terms = model.loss(x, y)
-    return logits, torch.stack(list(terms.values())).sum()
+    return logits, torch.stack([*terms.values(), *model.penalty().values()]).sum()
 
 
 def check_agreement(what: str, ours: Times, floor: Times) -> float:

@@ -19,6 +19,7 @@ from omegaconf import DictConfig
 from benchmarks.measure import ROOT
 from scfl_green.assemble import load_dataset, make_job
 from scfl_green.carbon import EnergyMeter
+from scfl_green.checkpoint import Checkpoint
 from scfl_green.data import synthetic
 from scfl_green.data.cells import Cells, Reading
 from scfl_green.data.dataset import Dataset, kept_in, load, prepare
@@ -38,7 +39,7 @@ def quiet() -> None:
 
 def composed(*overrides: str) -> DictConfig:
     with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
-        return compose("train", ["logger=none", "trainer.accelerator=cpu", *overrides])
+        return compose("train", ["logger=none", "trainer.accelerator=cpu", "federation.min_cells=0", *overrides])
 
 
 def made_up(cache: Path, cells: int, genes: int, clients: int, validation: float = 0.1) -> Dataset:
@@ -77,6 +78,7 @@ class Setting:
     def run(self) -> dict[str, torch.Tensor]:
         """The weights that the configured regime arrives at."""
         self.job.history.clear()
+        self.job.checkpoint.state["told"].clear()
         with redirect_stdout(io.StringIO()):
             return instantiate(self.cfg.regime, _convert_="all")(self.job).weights
 
@@ -103,9 +105,10 @@ def setting(dataset: Dataset, *overrides: str) -> Iterator[Setting]:
     cfg = composed(*overrides)
     torch.manual_seed(cfg.seed)
     with TemporaryDirectory() as folder, metered(cfg) as meter:
-        tracker = Tracker(Path(folder), meter, {}, partial(instantiate, cfg.logger))
+        checkpoint = Checkpoint(Path(folder) / "checkpoints")
+        tracker = Tracker(Path(folder), meter, {}, partial(instantiate, cfg.logger), checkpoint)
         tracker.bar.disable = True
         with tracker:
-            job = make_job(cfg, dataset, None, meter, tracker.report)
+            job = make_job(cfg, dataset, None, meter, tracker.report, checkpoint)
             job.warm_up()
             yield Setting(cfg, dataset, job)

@@ -26,6 +26,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from benchmarks import setting
 from scfl_green.assemble import make_job
 from scfl_green.carbon import EnergyMeter
+from scfl_green.checkpoint import Checkpoint
 from scfl_green.data.dataset import Dataset
 from scfl_green.federated.apps import client_app
 from scfl_green.federated.grid import LocalGrid
@@ -92,7 +93,7 @@ def new_model(folder: str) -> CellClassifier:
 def job(folder: str) -> Job:
     cfg = configured()
     meter = EnergyMeter(cfg.carbon.country, cfg.carbon.cpu_watts, cfg.carbon.ram_watts)
-    return make_job(cfg, dataset(folder), None, meter, lambda *_: meter.read())
+    return make_job(cfg, dataset(folder), None, meter, lambda *_: meter.read(), Checkpoint())
 
 
 def answer(folder: str, ours: bool, message: Message, context: Context) -> Message:

@@ -48,6 +48,7 @@ def swept(planted: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("swept")
     (folder / "configs").mkdir()
     overrides = [f"data.path={planted}", f"data.client_key={COLUMN}", f"+data.note={ARGUMENT}", "data=h5ad"]
+    overrides += ["federation.min_cells=0"]
     more = ["+data.of_environment=${oc.env:SCFL_NOTE}", "name=planted", "seed=1"]
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SCFL_NOTE", VARIABLE)

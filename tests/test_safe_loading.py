@@ -197,8 +197,9 @@ def test_interpolations_hide_nothing(config: dict[str, Any]) -> None:
         guard(OmegaConf.create(config))
     with pytest.raises(InputError, match=r"_target_=(os\.system|\$\{evil\}|\\)"):
         targets.check(OmegaConf.to_container(OmegaConf.create(config), resolve=True))
-    with pytest.raises(InputError, match=r"hydra\.callbacks\..*_target_=os\.system"):
-        guard(OmegaConf.create({"hydra": {"callbacks": config}, **config}))
+    elsewhere = {key: value for key, value in config.items() if key != "model"}
+    with pytest.raises(InputError, match=r"(hydra\.callbacks\..*|parts\.evil\.)_target_=os\.system"):
+        guard(OmegaConf.create({"hydra": {"callbacks": {"more": config["model"]}}, **elsewhere}))
 
 
 BEFORE_US = [

@@ -21,7 +21,10 @@ def read_results(folder: Path, intensity: float | None = None) -> pd.DataFrame:
 
     ``intensity`` (kg CO2e per kWh) tells what they would have emitted elsewhere.
     """
-    results = pd.read_csv(folder / "results.csv").sort_values([*METHOD, "seed"], ignore_index=True)
+    # Hashes may be all digits.
+    results = pd.read_csv(folder / "results.csv", dtype={"method": str}).sort_values(
+        [*METHOD, "seed"], ignore_index=True
+    )
     variants = results.reindex(columns=["method"])["method"]
     several = variants.groupby([results[column] for column in METHOD]).transform("nunique") > 1
     # Runs that differ in more than these columns and the seed are no repeats of each other.
