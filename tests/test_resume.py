@@ -21,7 +21,7 @@ import torch
 from flwr.serverapp.strategy import FedAdam, FedAvg, FedAvgM, FedYogi, Strategy
 from safetensors.numpy import save
 
-from conftest import ROOT, compose_config
+from conftest import ROOT, compose_config, start_program
 from jobs import ADAM, make_job
 from scfl_green.callbacks import BestWeights
 from scfl_green.carbon import EnergyMeter
@@ -301,6 +301,24 @@ def test_any_regime_goes_on_after_any_checkpoint(make: Make, tmp_path: Path, reg
     assert saves > EPOCHS
 
 
+def test_a_private_federation_goes_on_with_what_its_clients_have_spent(make: Make, tmp_path: Path) -> None:
+    pytest.importorskip("opacus", reason="the extra privacy is not installed")
+    from scfl_green.dp.dp_sgd import DPSGD
+
+    def job(folder: Path | None) -> Job:
+        return make(folder, privacy=DPSGD(noise_multiplier=2.0, max_grad_norm=1.0, epsilon=50.0, delta=1e-4))
+
+    whole = job(None)
+    federation(whole)
+    in_child(lambda: (Place(Checkpoint, "save", after=True).kill_at(2), federation(job(tmp_path))))
+    again = job(tmp_path)
+    federation(again)
+    assert whole.privacy is not None
+    assert again.privacy is not None
+    assert again.privacy.rows == whole.privacy.rows
+    assert again.privacy.histories == whole.privacy.histories
+
+
 QUICK = ["federation.rounds=3", "federation.local_epochs=1", "data.n_genes=200", "logger=none", "trainer=cpu"]
 
 
@@ -325,6 +343,14 @@ def test_the_record_of_a_run_that_was_killed_is_the_same(
     fits = pd.read_csv(folder / "energy.csv").query("phase == 'fit'")
     assert fits["energy_kwh"].sum() == pytest.approx(again["energy_kwh"])
     assert not (folder / "checkpoints").exists()
+
+
+def test_a_job_of_a_sweep_gives_the_same_bits_as_alone(tmp_path: Path) -> None:
+    ended = start_program(tmp_path, "-m", "seed=1,2", "name=two", *QUICK)
+    assert ended.returncode == 0, ended.stderr
+    run(compose_config(tmp_path / "alone", "seed=2", *QUICK))
+    (second,) = tmp_path.glob("logs/sweeps/two/*-s2*/weights.safetensors")
+    assert second.read_bytes() == (tmp_path / "alone/run/weights.safetensors").read_bytes()
 
 
 def start(folder: Path, *overrides: str, **how: Any) -> subprocess.Popen[str]:

@@ -20,7 +20,7 @@ from scfl_green.data.datamodule import CellDataModule, Features
 from scfl_green.data.partition import Part, Split
 from scfl_green.errors import InputError
 from scfl_green.flops import FlopsPerCell
-from scfl_green.ledger import FIT, TEST, WARM_UP, Budget
+from scfl_green.ledger import FIT, TEST, VALIDATE, WARM_UP, Budget
 from scfl_green.models.base import CellClassifier, classification_scores
 from scfl_green.prune import Prune, Weights, resize
 from scfl_green.resident import Resident
@@ -149,11 +149,10 @@ class Job:
     def validate(self, part: Part, weights: Weights, round_number: int = 0) -> dict[str, float]:
         """Loss and scores of ``weights`` on a part's validation cells."""
         self._load(weights)
-        trainer = self.resident(MeasureEmissions(self.meter, round_number, part.name))
-        trainer.limit_val_batches = 1.0
-        self.model.logging, self.model.scores = False, {}
-        trainer.validate(self.model, CellDataModule(self.features, part, self.batch_size, [self.seed]), verbose=False)
-        return dict(self.model.scores)
+        batches = CellDataModule(self.features, part, self.batch_size, [self.seed]).val_dataloader()
+        # Without Lightning's loop, which takes as long as training a small client.
+        with self.meter.phase(VALIDATE, round_number, part.name), self.resident.inference(self.model):
+            return self.model.validated(batches)
 
     def test(self, parts: Sequence[Part], weights: Weights) -> dict[str, dict[str, float]]:
         """Scores on the test cells of all parts together (under ``""``) and of each by name; ``confusion`` then counts

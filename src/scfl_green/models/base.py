@@ -118,6 +118,14 @@ class CellClassifier(pl.LightningModule):
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         self._step("validation", batch)
 
+    def validated(self, batches: Iterable[tuple[Tensor, Tensor]]) -> dict[str, float]:
+        """Loss and scores, as of a Trainer's validation, in evaluation mode."""
+        self.logging, self.scores, self._seen["validation"] = False, {}, []
+        for x, y in batches:
+            self._step("validation", (x.to(self.device), y.to(self.device)))
+        self._log_epoch("validation")
+        return dict(self.scores)
+
     def predict_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         """Positions of the predicted cell types."""
         return self(batch[0]).argmax(dim=1)
