@@ -17,6 +17,7 @@ OPTS = {
     "width .5": ["model.width=0.5"],
     "batch 16": ["data.batch_size=16"],
     "batch 128": ["data.batch_size=128"],
+    "bf16, batch 128": ["trainer.precision=mixed", "data.batch_size=128"],
 }
 BASELINE = "float32, batch 32"
 
