@@ -184,7 +184,8 @@ def check(config: dict[str, Any]) -> None:
         expected: dict[str, list[str]] = {}
         for wrong in error.errors():
             place = f"{_path(config, wrong['loc'])}={wrong['input']}: " if wrong["loc"] else ""
-            expected.setdefault(place, []).append(wrong["msg"][0].lower() + wrong["msg"][1:])
+            said = wrong["msg"].removeprefix("Value error, ")
+            expected.setdefault(place, []).append(said[0].lower() + said[1:])
         raise InputError("; ".join(f"{place}{', or '.join(said)}" for place, said in expected.items())) from None
 
 
