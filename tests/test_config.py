@@ -120,6 +120,17 @@ def test_wrong_values_are_named(tmp_path: Path, override: str) -> None:
 
 
 @pytest.mark.parametrize(
+    "override", ["gradient_clip_val=1", "gradient_clip_val=0.5", "accumulate_grad_batches=2", "max_steps=1"]
+)
+def test_what_a_packed_step_would_ignore_is_refused(tmp_path: Path, override: str) -> None:
+    cfg = compose_config(tmp_path, f"+trainer.{override}")
+    with pytest.raises(InputError, match=rf"trainer.{override.split('=')[0]} .*set trainer.packed=false"):
+        settings.check(OmegaConf.to_container(cfg, resolve=True))
+    cfg.trainer.packed = False
+    settings.check(OmegaConf.to_container(cfg, resolve=True))
+
+
+@pytest.mark.parametrize(
     ("overrides", "said"),
     [
         (["trainer.max_epochs=abc"], "trainer.max_epochs=abc"),

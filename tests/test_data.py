@@ -12,7 +12,7 @@ from scipy import sparse
 
 from jobs import SPLIT, prepared, split_of
 from scfl_green.carbon import EnergyMeter
-from scfl_green.data import sources
+from scfl_green.data import counts, sources
 from scfl_green.data.cells import Cells, Reading
 from scfl_green.data.datamodule import Batches, CellDataModule
 from scfl_green.data.dataset import load, pooled, prepare
@@ -172,6 +172,19 @@ def test_highly_variable_genes_are_scanpys(pancreas: Cells) -> None:
     scanpy.pp.highly_variable_genes(adata, n_top_genes=2000, flavor="seurat")
     ours = highly_variable(GeneSums.of(pancreas, np.arange(len(pancreas)), preprocess=True), 2000)
     np.testing.assert_array_equal(ours, np.flatnonzero(adata.var["highly_variable"]))
+
+
+def test_counts_stored_by_gene_are_read_a_few_cells_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (path,) = sources.packaged("pancreas")
+    adata = ad.read_h5ad(path)[::7].copy()
+    adata.write_h5ad(by_cell := tmp_path / "by_cell.h5ad")
+    adata.X = sparse.csc_matrix(adata.X)
+    adata.write_h5ad(by_gene := tmp_path / "by_gene.h5ad")
+    monkeypatch.setattr(counts, "CSC_VALUES", adata.X.nnz // 5)
+    monkeypatch.setattr(counts, "BLOCK", 64)
+    one, other = (Cells.read([file], Reading("cell_type", "Dataset")) for file in (by_cell, by_gene))
+    assert (one.counts != other.counts).nnz == 0
+    assert one.counts.nnz == other.counts.nnz == adata.X.nnz
 
 
 def test_the_ratio_of_between_to_within_sums_is_the_definition(few: Cells) -> None:

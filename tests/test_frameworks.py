@@ -10,8 +10,9 @@ from conftest import compose_config
 from jobs import make_job
 from scfl_green.carbon import EnergyMeter
 from scfl_green.data.cells import Cells
-from scfl_green.models.base import UNLABELLED, CellClassifier
+from scfl_green.models.base import CellClassifier
 from scfl_green.models.sccdcg import cell_graph, sinkhorn_targets
+from scfl_green.models.scores import UNLABELLED
 
 GENERATOR = torch.Generator().manual_seed(0)
 Y = torch.arange(24) % 4

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
@@ -12,7 +13,8 @@ from jobs import make_job
 from scfl_green.carbon import EnergyMeter
 from scfl_green.data.cells import Cells
 from scfl_green.errors import InputError
-from scfl_green.models.base import CellClassifier, classification_scores
+from scfl_green.models.base import CellClassifier
+from scfl_green.models.scores import UNLABELLED, Confusion, classification_scores
 from scfl_green.resident import effective_precision
 
 MODELS = sorted(path.stem for path in (CONFIGS / "model").glob("*.yaml"))
@@ -120,7 +122,12 @@ def test_scores_are_those_of_scikit_learn() -> None:
     generator = torch.Generator().manual_seed(0)
     # Type 5 occurs in neither, type 4 only among the predictions.
     labels, predicted = (torch.randint(0, k, (200,), generator=generator) for k in (4, 5))
-    ours = classification_scores(predicted, labels, 6)
+    confusion = Confusion(6)
+    for batch in torch.arange(200).split(64):
+        confusion.add(predicted[batch], labels[batch])
+    confusion.add(torch.arange(6), torch.full((6,), UNLABELLED))
+    np.testing.assert_array_equal(confusion.matrix, metrics.confusion_matrix(labels, predicted, labels=range(6)))
+    ours = classification_scores(confusion.matrix)
     assert ours["accuracy"] == pytest.approx(metrics.accuracy_score(labels, predicted))
     for average in ("weighted", "macro"):
         expected = metrics.f1_score(labels, predicted, average=average)

@@ -36,10 +36,11 @@ def part_of(job: Job):
     return next(iter(job.split.clients.values()))
 
 
+@pytest.mark.parametrize("callbacks", [[], [Proximal(0.1)]], ids=["plain", "with hooks"])
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
 @pytest.mark.parametrize("framework", [ACTINN, ScDLC, ScCDCG, ScSMD])
 def test_an_epoch_at_a_time_gives_the_same_bits(
-    few: Cells, meter: EnergyMeter, framework: type[CellClassifier], precision: str
+    few: Cells, meter: EnergyMeter, framework: type[CellClassifier], precision: str, callbacks: list[pl.Callback]
 ) -> None:
     trainer = partial(pl.Trainer, accelerator="cpu", devices=1, precision=precision)
     learnt = {}
@@ -47,10 +48,23 @@ def test_an_epoch_at_a_time_gives_the_same_bits(
         job = make_job(
             few, meter, model=partial(framework, scheduler=SCHEDULED), packed=packed, trainer=trainer, batch_size=7
         )
-        learnt[packed] = job.fit(part_of(job), job.initial, epochs=3, callbacks=[Proximal(0.1)], validate=True)
+        learnt[packed] = job.fit(part_of(job), job.initial, epochs=3, callbacks=callbacks, validate=True)
         assert not same(learnt[packed][0], job.initial)
     assert same(learnt[True][0], learnt[False][0])
     assert learnt[True][1] == learnt[False][1]
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_hooks_around_a_step_are_called_however_batches_come(few: Cells, meter: EnergyMeter, packed: bool) -> None:
+    called = []
+
+    class Watch(pl.Callback):
+        def on_after_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+            called.append(all(p.grad is not None for p in pl_module.parameters()))
+
+    job = make_job(few, meter, packed=packed, batch_size=7)
+    job.fit(part_of(job), job.initial, epochs=2, callbacks=[Watch()])
+    assert called == [True] * 2 * -(-len(part_of(job).train) // 7)
 
 
 def test_what_a_fit_learns_does_not_depend_on_the_fits_before(few: Cells, meter: EnergyMeter) -> None:

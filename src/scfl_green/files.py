@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,8 +25,8 @@ def write_atomically(path: Path, content: bytes) -> None:
 @contextmanager
 def folder_at_once(path: Path) -> Iterator[Path]:
     """A folder to fill, which is ``path`` afterwards, or gone if that did not succeed."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    draft.mkdir(parents=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
     try:
         yield draft
         draft.replace(path)

@@ -11,7 +11,6 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
-from torchmetrics.functional.classification import multiclass_confusion_matrix
 
 from scfl_green.callbacks import ShortFit
 from scfl_green.carbon import EnergyMeter, MeasureEmissions
@@ -21,7 +20,8 @@ from scfl_green.data.partition import Part, Split
 from scfl_green.errors import InputError
 from scfl_green.flops import FlopsPerCell
 from scfl_green.ledger import FIT, TEST, VALIDATE, WARM_UP, Budget
-from scfl_green.models.base import CellClassifier, classification_scores
+from scfl_green.models.base import CellClassifier
+from scfl_green.models.scores import Confusion, classification_scores
 from scfl_green.prune import Prune, Weights, resize
 from scfl_green.resident import Resident
 
@@ -110,7 +110,7 @@ class Job:
 
     def weights(self) -> Weights:
         """A copy of those that the model has now."""
-        return {name: value.detach().cpu().clone() for name, value in self.model.state_dict().items()}
+        return {name: value.detach().cpu().contiguous().clone() for name, value in self.model.state_dict().items()}
 
     def fit(
         self,
@@ -158,16 +158,16 @@ class Job:
         """Scores on the test cells of all parts together (under ``""``) and of each by name; ``confusion`` then counts
         them by true (rows) and predicted cell type."""
         self._load(weights)
-        predicted, labels, n_types = {}, {}, self.model.n_types
+        every, by_client = Confusion(self.model.n_types), {}
         with self.meter.phase(TEST), self.resident.inference(self.model) as infer:
             for part in parts:
                 batches = CellDataModule(self.features, part, 4096, [self.seed]).test_dataloader()
-                predicted[part.name] = torch.cat([infer(x).argmax(dim=1).cpu() for x, _ in batches])
-                labels[part.name] = torch.from_numpy(self.features.labels[part.test])
-        every = torch.cat([*predicted.values()]), torch.cat([*labels.values()])
-        self.confusion = multiclass_confusion_matrix(*every, n_types)
-        together = classification_scores(*every, n_types)
-        return {"": together} | {n: classification_scores(predicted[n], labels[n], n_types) for n in predicted}
+                predicted = torch.cat([infer(x).argmax(dim=1).cpu() for x, _ in batches])
+                for confusion in (every, own := Confusion(self.model.n_types)):
+                    confusion.add(predicted, torch.from_numpy(self.features.labels[part.test]))
+                by_client[part.name] = own
+        self.confusion = every.matrix
+        return {name: classification_scores(of.matrix) for name, of in {"": every, **by_client}.items()}
 
     def warm_up(self) -> None:
         """One step that counts for nothing, so that the first fit does not pay for what a process does once."""

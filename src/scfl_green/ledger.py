@@ -1,7 +1,7 @@
 """The ledger: what each phase, round and client used, and how a reading of energy is shared out among them."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -120,7 +120,7 @@ class Ledger:
 
     def total(self, phase: str, **of: Any) -> Entry:
         """The sum of all entries of a phase, or of those of one ``client`` or ``round``."""
-        chosen = [e for e in self.entries.values() if e.phase == phase and of.items() <= asdict(e).items()]
+        chosen = [e for e in self.entries.values() if e.phase == phase and of.items() <= vars(e).items()]
         sums = {f.name: sum(getattr(entry, f.name) for entry in chosen) for f in fields(Entry)[3:]}
         return Entry(phase, of.get("round", 0), of.get("client", ""), **sums)
 
@@ -131,7 +131,7 @@ class Ledger:
 
     def rows(self) -> list[dict[str, Any]]:
         """The entries as plain values; ``from_rows`` makes a ledger of them again."""
-        return [asdict(entry) for entry in self.entries.values()]
+        return [{**vars(entry)} for entry in self.entries.values()]
 
     @staticmethod
     def from_rows(rows: Iterable[dict[str, Any]]) -> "Ledger":
@@ -140,5 +140,5 @@ class Ledger:
 
     def write(self, path: Path) -> None:
         """``energy.csv``: a row a phase, round and client."""
-        rows = [{"task": e.task} | asdict(e) | {"energy_kwh": e.energy_kwh} for e in self.entries.values()]
+        rows = [{"task": e.task} | vars(e) | {"energy_kwh": e.energy_kwh} for e in self.entries.values()]
         write_atomically(path, pd.DataFrame(rows).to_csv(index=False).encode())

@@ -13,7 +13,8 @@ from scfl_green.assemble import Reopened, reopen
 from scfl_green.data.datamodule import Features
 from scfl_green.errors import InputError
 from scfl_green.files import write_atomically
-from scfl_green.models.base import UNLABELLED, CellClassifier
+from scfl_green.models.base import CellClassifier
+from scfl_green.models.scores import UNLABELLED
 from scfl_green.score import CONFIDENCE, auc, tpr_at_fpr
 from scfl_green.tables import TOGETHER
 
@@ -62,9 +63,7 @@ def compared(run: Reopened) -> dict[str, tuple[np.ndarray, np.ndarray]]:
         if usable and run.left.seen.cells[part.train].all() and all(map(len, rows)):
             found[part.name] = rows
     if not found:
-        raise InputError(
-            f"{OF_OTHERS}; and there are no validation cells: use split.test=cells, or split.validation=0.1"
-        )
+        raise InputError(f"{OF_OTHERS}; there are no validation cells: use split.test=cells, or split.validation=0.1")
     return found
 
 

@@ -42,7 +42,7 @@ def report(folder: Path, country: str | None = None) -> Path:
     drawn = {name: _save(figure, folder / "figures" / name) for name, figure in _figures(folder, results).items()}
     body = [
         _head(folder, results, country),
-        *(f"<h2>{title}</h2>{_table(t)}" for title, t in [*_tables(results, summary), *_leakage(folder, results)]),
+        *(f"<h2>{title}</h2>{_table(table)}" for title, table in _tables(folder, results, summary)),
     ]
     body += ["<h2>Figures</h2>", *(f"<figure>{svg}</figure>" for svg in drawn.values()), _method(folder, results)]
     page = (
@@ -52,13 +52,11 @@ def report(folder: Path, country: str | None = None) -> Path:
     return folder / "report.html"
 
 
-def _tables(results: pd.DataFrame, summary: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
+def _tables(folder: Path, results: pd.DataFrame, summary: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
     trained = results[results["regime"] != "finetune"]
     found = [("All methods", summary.loc[:, ~summary.columns.str.contains("_low|_high")])]
-    for over, title in (
-        ("opt", "EAPS of the opts of every framework, against baseline"),
-        ("model", "EAPS of the frameworks"),
-    ):
+    kinds = {"opt": "EAPS of the opts of every framework, against baseline", "model": "EAPS of the frameworks"}
+    for over, title in kinds.items():
         if trained[over].nunique() > 1:
             found.append((title, tables.compare(trained, over, "baseline" if over == "opt" else None)))
     if trained["opt"].nunique() > 1 and trained["model"].nunique() > 1:
@@ -71,12 +69,8 @@ def _tables(results: pd.DataFrame, summary: pd.DataFrame) -> list[tuple[str, pd.
         columns = ["accuracy", "scratch_accuracy", "emissions_kg", *results.filter(like="_to_target").columns]
         columns += ["pretraining_emissions_kg", "newcomers_to_pay_back"]
         found.append(("Fine-tuning and training from scratch", tuned.groupby("model")[columns].mean().reset_index()))
+    found.append(("Training cells told by their loss (AUC .5: nothing leaks)", tables.leakage(folder, results)))
     return [(title, table) for title, table in found if not table.empty]
-
-
-def _leakage(folder: Path, results: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
-    table = tables.leakage(folder, results)
-    return [] if table.empty else [("Training cells told by their loss (AUC .5: nothing leaks)", table)]
 
 
 def _figures(folder: Path, results: pd.DataFrame) -> dict[str, Figure]:

@@ -153,8 +153,8 @@ class Settings(_Group):
 
     @model_validator(mode="after")
     def _suits_the_trainer(self) -> "Settings":
-        given = self.trainer.model_extra or {}
-        per_step = [key for key in ("gradient_clip_val", "accumulate_grad_batches") if given.get(key) not in (None, 1)]
+        usual = {"gradient_clip_val": None, "accumulate_grad_batches": 1, "max_steps": -1, "min_steps": None}
+        per_step = [key for key, value in usual.items() if getattr(self.trainer, key, value) not in (None, value)]
         if self.trainer.packed and per_step:
             raise ValueError(f"trainer.{per_step[0]} is Lightning's work around each step: set trainer.packed=false")
         if self.trainer.parallel_clients > 1 and self.threads > 1:

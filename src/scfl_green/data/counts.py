@@ -7,12 +7,14 @@ import h5py
 import numpy as np
 from scipy import sparse
 
+from scfl_green.data.preflight import text
 from scfl_green.errors import InputError, listed
 
 BLOCK = 4096
 # Where counts are looked for, in this order.
 PLACES = ("layers/counts", "raw/X", "X")
 DENSE_BLOCK_BYTES = 64e6
+CSC_VALUES = 8_000_000
 
 
 def find(file: h5py.File, wanted: str | None, preprocess: bool) -> str:
@@ -95,14 +97,12 @@ def stored(element: h5py.Group | h5py.Dataset) -> int:
 def blocks(element: h5py.Group | h5py.Dataset) -> Iterator[sparse.csr_matrix]:
     """The matrix in blocks of cells (CSR, float32, sorted, without stored zeros), whatever its encoding."""
     shape(element)
-    kind = _text(element.attrs.get("encoding-type", "array" if isinstance(element, h5py.Dataset) else ""))
+    kind = text(element.attrs.get("encoding-type", "array" if isinstance(element, h5py.Dataset) else ""))
     readers: dict[str, Callable[[Any], Iterator[sparse.csr_matrix]]] = {
         "array": _dense, "csr_matrix": _csr, "csc_matrix": _csc
     }  # fmt: skip
     if kind not in readers:
-        raise InputError(
-            f"{element.name} is encoded as {kind or 'nothing known'!r}; csr_matrix, csc_matrix or array expected"
-        )
+        raise InputError(f"{element.name} is encoded as {kind or 'nothing known'!r}; {', '.join(readers)} expected")
     for block in readers[kind](element):
         block.sort_indices()
         if _has_duplicates(block):
@@ -135,11 +135,23 @@ def _csr(group: h5py.Group) -> Iterator[sparse.csr_matrix]:
 
 def _csc(group: h5py.Group) -> Iterator[sparse.csr_matrix]:
     n_cells, n_genes = shape(group)
-    indptr, rows = _pointers(group, n_genes), _indices(group, 0, stored(group), n_cells)
-    with np.errstate(over="ignore"):
-        values = group["data"][:].astype(np.float32)
-    whole = sparse.csc_matrix((values, rows, indptr), shape=(n_cells, n_genes)).tocsr()
-    return (whole[start : start + BLOCK] for start in range(0, n_cells, BLOCK))
+    indptr, n_stored = _pointers(group, n_genes), stored(group)
+    # Values lie gene by gene: read again for as many cells as fit into memory beside the matrix that is made of them.
+    step = max(BLOCK, n_cells * CSC_VALUES // max(1, n_stored))
+    for first in range(0, n_cells, step):
+        n = min(step, n_cells - first)
+        sizes, rows, values = np.zeros(n_genes + 1, np.int64), [np.empty(0, np.int32)], [np.empty(0, np.float32)]
+        for start in range(0, n_stored, CSC_VALUES // 8):
+            stop = min(start + CSC_VALUES // 8, n_stored)
+            row = _indices(group, start, stop, n_cells) - first
+            kept = np.flatnonzero((row >= 0) & (row < n))
+            sizes += np.bincount(np.searchsorted(indptr, kept + start, side="right"), minlength=n_genes + 1)
+            rows.append(row[kept])
+            with np.errstate(over="ignore"):
+                values.append(group["data"][start:stop][kept].astype(np.float32))
+        by_gene = np.concatenate(values), np.concatenate(rows), sizes.cumsum()
+        some = sparse.csc_matrix(by_gene, shape=(n, n_genes)).tocsr()
+        yield from (some[start : start + BLOCK] for start in range(0, n, BLOCK))
 
 
 def _pointers(group: h5py.Group, n: int) -> np.ndarray:
@@ -169,7 +181,3 @@ def _has_duplicates(block: sparse.csr_matrix) -> bool:
     starts = block.indptr[1:-1]
     same[starts[(starts > 0) & (starts < block.nnz)] - 1] = False
     return bool(same.any())
-
-
-def _text(value: Any) -> str:
-    return value.decode() if isinstance(value, bytes) else str(value)

@@ -2,8 +2,6 @@
 
 import hashlib
 import json
-import shutil
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import reduce
@@ -22,6 +20,7 @@ from scfl_green.data.datamodule import Features
 from scfl_green.data.partition import ROLES, Part, Split
 from scfl_green.data.prepare import ChooseGenes, Preparation
 from scfl_green.data.sums import GeneSums
+from scfl_green.files import folder_at_once
 
 # How the sums of clients' training cells are added up: here, or over the messages of a federation.
 SumUp = Callable[[Sequence[Part], Callable[[Part], GeneSums]], GeneSums]
@@ -83,16 +82,12 @@ def prepare(
     if preparation is None:
         sums = sum_up(list(split.clients.values()), lambda part: GeneSums.of(cells, part.train, preprocess))
         preparation = Preparation.learn(cells, sums, choose_genes, standardise, preprocess)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
-        _keep(draft, cells, split, preparation)
-        draft.replace(folder)
+        with folder_at_once(folder) as draft:
+            _keep(draft, cells, split, preparation)
     except OSError:
         if not folder.is_dir():  # else another process was faster
             raise
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
     return load(folder)
 
 
@@ -134,10 +129,7 @@ def load(folder: Path) -> Dataset:
     symbols = np.array(about["symbols"], dtype=object)
     preparation = Preparation(genes, symbols, arrays["mean"], arrays["scale"], about["preprocess"])
     kinds = {
-        kind: {
-            n: Part(n, **{role: np.array(rows, dtype=np.int64) for role, rows in roles.items()})
-            for n, roles in p.items()
-        }
+        kind: {n: Part(n, **{role: np.array(rows, np.int64) for role, rows in roles.items()}) for n, roles in p.items()}
         for kind, p in about["split"].items()
     }
     features = Features(values, preparation.floor, arrays["labels"])

@@ -68,8 +68,8 @@ def table(group: h5py.Group, wanted: Iterable[str | None]) -> pd.DataFrame:
         frame = read_elem(group)
         frame.attrs["all"] = list(frame.columns)
         return frame
-    index = _text(group.attrs["_index"])
-    every = [_text(name) for name in group.attrs["column-order"]]
+    index = text(group.attrs["_index"])
+    every = [text(name) for name in group.attrs["column-order"]]
     frame = pd.DataFrame(index=pd.Index(read_elem(group[index])))
     for name in dict.fromkeys(name for name in wanted if name is not None):
         if name in (*every, index):
@@ -78,5 +78,6 @@ def table(group: h5py.Group, wanted: Iterable[str | None]) -> pd.DataFrame:
     return frame
 
 
-def _text(value: object) -> str:
+def text(value: object) -> str:
+    """An attribute of HDF5, which may be bytes."""
     return value.decode() if isinstance(value, bytes) else str(value)

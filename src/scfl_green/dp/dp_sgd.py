@@ -15,7 +15,8 @@ from scfl_green.dp.gradients import check_gradients, gradients_by_cell
 from scfl_green.dp.steps import History, PoissonBatches, Private, epsilon_of
 from scfl_green.errors import InputError, listed
 from scfl_green.files import write_atomically
-from scfl_green.models.base import UNLABELLED, CellClassifier
+from scfl_green.models.base import CellClassifier
+from scfl_green.models.scores import UNLABELLED
 
 # Cells that a framework is tried on before it is trained.
 TRIED = 32

@@ -1,6 +1,7 @@
 """Ordinary Flower apps around a Job: nothing in them knows on which Grid they run."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
@@ -70,7 +71,7 @@ def server_app(
     @app.main()
     def main(grid: Grid, context: Context) -> None:
         repeatable = Repeatable(
-            strategy, evaluate, _pruning(job), min_clients, timeout_seconds=timeout_seconds, seed=job.seed
+            strategy, evaluate, partial(_pruned, job), min_clients, timeout_seconds=timeout_seconds, seed=job.seed
         )
         if (taken_up := take_up(job.checkpoint, repeatable)) is None:
             repeatable.cells = _ask_for_cells(grid, timeout_seconds)
@@ -129,13 +130,10 @@ class _EnoughError(Exception):
     """Flower's strategies know no other way to end before the last round."""
 
 
-def _pruning(job: Job) -> Callable[[int, ArrayRecord], ArrayRecord]:
-    def between_rounds(server_round: int, arrays: ArrayRecord) -> ArrayRecord:
-        if job.prune is None or server_round != job.prune.after_round:
-            return arrays
-        return ArrayRecord(job.pruned(dict(arrays.to_torch_state_dict())))
-
-    return between_rounds
+def _pruned(job: Job, server_round: int, arrays: ArrayRecord) -> ArrayRecord:
+    if job.prune is None or server_round != job.prune.after_round:
+        return arrays
+    return ArrayRecord(job.pruned(dict(arrays.to_torch_state_dict())))
 
 
 def _weights(message: Message) -> Weights:

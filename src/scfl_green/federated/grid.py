@@ -52,32 +52,33 @@ class LocalGrid(Grid):
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterator[Message]:
         asked = sorted(messages, key=lambda m: m.metadata.dst_node_id)
-        requests = [_packed(message) for message in asked]
-        for message, down, up in zip(asked, requests, self._replies(requests, timeout), strict=True):
+        for message, (down, up) in zip(asked, self._replies(asked, timeout), strict=True):
             round_number = int(message.content["config"].get("server-round", 0))
             client = self.clients[message.metadata.dst_node_id]
             entry = self.meter.entry(PHASES[message.metadata.message_type], round_number, client)
-            entry.bytes_down += len(down)
+            entry.bytes_down += down
             if up is not None:
                 entry.bytes_up += len(up)
                 yield _unpacked(up)
 
-    def _replies(self, requests: Sequence[bytes], timeout: float | None) -> Iterable[bytes | None]:
-        """A reply to each request, or None where none came in time."""
-        return map(self.answer, requests)
+    def _replies(self, messages: Sequence[Message], timeout: float | None) -> Iterator[tuple[int, bytes | None]]:
+        """For each message its size as it travels and the reply, None where none came in time."""
+        for message in messages:
+            request = packed(message)
+            yield len(request), self.answer(request)
 
     def answer(self, request: bytes) -> bytes:
         """The reply of the client that a request is for, both as they travel."""
         message = _unpacked(request)
         node = message.metadata.dst_node_id
         try:
-            return _packed(self.client_app(message, self.contexts[node]))
+            return packed(self.client_app(message, self.contexts[node]))
         except InputError:
             raise
         except Exception as error:
             LOG.exception("client %s", self.clients[node])
             failed = Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, _class_name(error))
-            return _packed(Message(failed, reply_to=message))
+            return packed(Message(failed, reply_to=message))
 
     def close(self) -> None:
         """Nothing to end here."""
@@ -99,7 +100,8 @@ def _class_name(error: BaseException) -> str:
     return "Exception"
 
 
-def _packed(message: Message) -> bytes:
+def packed(message: Message) -> bytes:
+    """As it travels."""
     return message_to_proto(message).SerializeToString()
 
 

@@ -57,12 +57,11 @@ def simulate(
     check_sizes(parts, min_cells)
     if job.prune is not None and isinstance(strategy, FedOpt):
         raise InputError("opt=prune works with federation=fedavg or fedprox; an adaptive server keeps the old shapes")
-    least = {"federation.min_clients": min_clients or 0}
-    for name in ("min_train_nodes", "min_evaluate_nodes", "min_available_nodes"):
-        least[f"federation.strategy.{name}"] = getattr(strategy, name, 0)
+    of_strategy = ("min_train_nodes", "min_evaluate_nodes", "min_available_nodes")
+    least = {"min_clients": min_clients or 0} | {f"strategy.{of}": getattr(strategy, of, 0) for of in of_strategy}
     for setting, n in least.items():
         if n > len(parts):  # Flower would wait for them for ever
-            raise InputError(f"{setting}={n}: there are {len(parts)} clients")
+            raise InputError(f"federation.{setting}={n}: there are {len(parts)} clients")
     # Flower's log of rounds would tear the progress bar apart; what it says is in the metrics.
     logging.getLogger("flwr").setLevel(logging.WARNING)
     about = client_app(job, parts), [part.name for part in parts], job.meter

@@ -84,7 +84,7 @@ class Repeatable(Strategy):
         for reply in good:
             (record,) = reply.content.array_records.values()
             for name, array in record.items():
-                record[name] = _Wide(array)  # in place: a new record would copy it as an Array
+                record[name] = _Wide(array.dtype, array.shape, array.stype, array.data)
         arrays, metrics = self.strategy.aggregate_train(server_round, good)
         self.metrics[server_round] = dict(metrics or {})
         if arrays is not None:
@@ -131,14 +131,10 @@ def _by_node(replies: Iterable[Message]) -> list[Message]:
 
 
 class _Wide(Array):
-    """An array of a reply as Flower's means take it: in float64, and decoded already."""
-
-    def __init__(self, array: Array) -> None:
-        super().__init__(array.dtype, array.shape, array.stype, b"")
-        self.values = array.numpy().astype(np.float64)
+    """An array of a reply as Flower's means take it: in float64."""
 
     def numpy(self) -> np.ndarray:
-        return self.values
+        return super().numpy().astype(np.float64)
 
 
 def _cast(record: ArrayRecord, dtypes: dict[str, str]) -> ArrayRecord:

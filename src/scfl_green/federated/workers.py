@@ -8,11 +8,12 @@ from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 
 import torch
+from flwr.app import Message
 from flwr.clientapp import ClientApp
 
 from scfl_green.carbon import EnergyMeter
 from scfl_green.errors import InputError
-from scfl_green.federated.grid import LocalGrid
+from scfl_green.federated.grid import LocalGrid, packed
 
 
 class WorkersGrid(LocalGrid):
@@ -31,21 +32,24 @@ class WorkersGrid(LocalGrid):
         self.n_workers = n_workers
         self.workers: list[_Worker] = []
 
-    def _replies(self, requests: Sequence[bytes], timeout: float | None) -> Iterator[bytes | None]:
-        replies: list[bytes | None] = [None] * len(requests)
-        waiting = deque(enumerate(requests))
+    def _replies(self, messages: Sequence[Message], timeout: float | None) -> Iterator[tuple[int, bytes | None]]:
+        sizes, replies = [0] * len(messages), dict[int, bytes]()
+        waiting = deque(enumerate(messages))
         self._hire()
         with self.meter.elsewhere():
             while waiting or any(worker.task is not None for worker in self.workers):
                 for worker in self.workers:
                     if waiting and worker.task is None:
-                        worker.begin(*waiting.popleft())
+                        task, message = waiting.popleft()
+                        request = packed(message)
+                        sizes[task] = len(request)
+                        worker.begin(task, request)
                 for worker in self._finished(timeout):
                     if (reply := worker.reply()) is None:
                         self.workers[self.workers.index(worker)] = worker.replaced()
                     else:
                         replies[worker.end()] = reply
-        yield from replies
+        yield from ((size, replies.pop(task, None)) for task, size in enumerate(sizes))
 
     def _hire(self) -> None:
         if not self.workers:

@@ -1,40 +1,29 @@
 """What every framework shares: the loss, the scores and the optimiser of a classifier of cells."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import nullcontext
+from functools import partial
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
+from pytorch_lightning.plugins.precision import Precision
+from pytorch_lightning.strategies import SingleDeviceStrategy
+from pytorch_lightning.utilities.model_helpers import is_overridden
 from torch import Tensor
-from torchmetrics.functional.classification import multiclass_confusion_matrix
 
+from scfl_green.models.scores import Tally
 from scfl_green.prune import Units
 
+STEP_HOOKS = ("on_before_backward", "on_after_backward", "on_before_optimizer_step", "backward")
 Optimizer = Callable[[Iterable[torch.nn.Parameter]], torch.optim.Optimizer]
 Scheduler = Callable[[torch.optim.Optimizer], torch.optim.lr_scheduler.LRScheduler]
-
-# The label of a cell whose type is missing.
-UNLABELLED = -1
 
 
 def scaled(size: int, width: float) -> int:
     """A hidden size under the dial ``model.width``; never below one unit."""
     return max(1, round(size * width))
-
-
-def classification_scores(predicted: Tensor, labels: Tensor, n_types: int) -> dict[str, float]:
-    """Accuracy, weighted and macro F1 over labelled cells; types absent from truth and prediction count in none."""
-    # One count for all three: scored one by one, they take longer than an epoch of a small client.
-    counts = multiclass_confusion_matrix(predicted, labels, n_types, ignore_index=UNLABELLED, validate_args=False)
-    right, true, found = counts.diag(), counts.sum(dim=1), counts.sum(dim=0)
-    f1 = 2 * right / (true + found).clamp_min(1)
-    n_cells = max(int(counts.sum()), 1)
-    return {
-        "accuracy": float(right.sum()) / n_cells,
-        "weighted_f1": float((f1 * true).sum()) / n_cells,
-        "macro_f1": float(f1.sum()) / max(int((true + found).count_nonzero()), 1),
-    }
 
 
 class CellClassifier(pl.LightningModule):
@@ -62,7 +51,7 @@ class CellClassifier(pl.LightningModule):
         self.scores: dict[str, float] = {}
         self.logging = True
         self.told: Sequence[str] = ("train", "validation")
-        self._seen: dict[str, list[tuple[dict[str, Tensor], Tensor, Tensor]]] = {"train": [], "validation": []}
+        self._tallies: dict[str, Tally] = {}
 
     def hidden_units(self) -> Sequence[Units]:
         """Of every hidden layer, where its units lie in the weights: what ``opt=prune`` may take out."""
@@ -81,13 +70,12 @@ class CellClassifier(pl.LightningModule):
         x, y = batch
         logits, terms = self.loss(x, y)
         terms = terms | self.penalty()
+        values = torch.stack(list(terms.values()))
         if stage in self.told:
-            self._note(stage, logits, terms, y)
-        return torch.stack(list(terms.values())).sum()
-
-    def _note(self, stage: str, logits: Tensor, terms: dict[str, Tensor], y: Tensor) -> None:
-        detached = {name: term.detach() for name, term in terms.items()}
-        self._seen[stage].append((detached, logits.detach().argmax(dim=1), y))
+            if stage not in self._tallies:
+                self._tallies[stage] = Tally(self.n_types, terms, y.device)
+            self._tallies[stage].add(values.detach(), logits.detach().argmax(dim=1), y)
+        return values.sum()
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor | None:
         loss = None
@@ -101,26 +89,37 @@ class CellClassifier(pl.LightningModule):
         return loss
 
     def _all_steps(self, batches: Iterator[tuple[Tensor, Tensor]]) -> None:
-        optimizer: Any = self.optimizers()
+        hooked = self._has_step_hooks()
+        optimizer: Any = self.optimizers(use_pl_optimizer=hooked)
         scheduler: Any = self.lr_schedulers()
+        backward = self.manual_backward if hooked else Tensor.backward
+        # Lightning's precision covers the whole training step, of which only the loss is meant.
+        mixed = torch.is_autocast_enabled(self.device.type)
+        outside = partial(torch.autocast, self.device.type, enabled=False) if mixed else nullcontext
         for x, y in batches:
             optimizer.zero_grad()
             loss = self._step("train", (x.to(self.device), y.to(self.device)))
-            # Lightning's precision covers the whole training step, of which only the loss is meant.
-            with torch.autocast(self.device.type, enabled=False):
-                self.manual_backward(loss)
+            with outside():
+                backward(loss)
             optimizer.step()
             # It would hold the weights before this step.
             torch.clear_autocast_cache()
             if scheduler is not None:
                 scheduler.step()
 
+    def _has_step_hooks(self) -> bool:
+        """Whether Lightning has anything to do around a step; its hooks take as long as a step of few cells."""
+        trainer: Any = self.trainer
+        plain = type(trainer.precision_plugin) is Precision and type(trainer.strategy) is SingleDeviceStrategy
+        return not plain or any(is_overridden(hook, of) for of in (self, *trainer.callbacks) for hook in STEP_HOOKS)
+
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         self._step("validation", batch)
 
     def validated(self, batches: Iterable[tuple[Tensor, Tensor]]) -> dict[str, float]:
         """Loss and scores, as of a Trainer's validation, in evaluation mode."""
-        self.logging, self.scores, self._seen["validation"] = False, {}, []
+        self.logging, self.scores = False, {}
+        self._tallies.pop("validation", None)
         for x, y in batches:
             self._step("validation", (x.to(self.device), y.to(self.device)))
         self._log_epoch("validation")
@@ -131,14 +130,7 @@ class CellClassifier(pl.LightningModule):
         return self(batch[0]).argmax(dim=1)
 
     def _log_epoch(self, stage: str) -> None:
-        seen, self._seen[stage] = self._seen[stage], []
-        terms, predicted, labels = zip(*seen, strict=True)
-        cells = torch.tensor([len(y) for y in labels], dtype=torch.float64)
-        means = {name: float(cells @ torch.stack([t[name] for t in terms]).double().cpu()) for name in terms[0]}
-        means = {name: value / float(cells.sum()) for name, value in means.items()}
-        scores = classification_scores(torch.cat(predicted), torch.cat(labels), self.n_types)
-        values = {"loss": sum(means.values()), **(means if len(means) > 1 else {}), **scores}
-        values = {f"{stage}/{name}": value for name, value in values.items()}
+        values = {f"{stage}/{name}": value for name, value in self._tallies.pop(stage).scores().items()}
         self.scores |= values
         if self.logging:
             self.log_dict(values, on_step=False, on_epoch=True, batch_size=1)
@@ -149,7 +141,7 @@ class CellClassifier(pl.LightningModule):
     def on_fit_start(self) -> None:
         # An earlier fit may have ended in the middle of an epoch.
         self.scores = {}
-        self._seen = {"train": [], "validation": []}
+        self._tallies.clear()
 
     def configure_optimizers(self):  # type: ignore[no-untyped-def]  # Lightning's return type is a union of ten
         optimizer = self.optimizer_of(self.parameters())

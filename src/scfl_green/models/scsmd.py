@@ -7,7 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from scfl_green.models.base import UNLABELLED, CellClassifier, scaled
+from scfl_green.models.base import CellClassifier, scaled
+from scfl_green.models.scores import UNLABELLED
 from scfl_green.prune import Units, between
 
 MAP_SIDE = 32
