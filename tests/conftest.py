@@ -26,6 +26,8 @@ os.environ["WANDB_MODE"] = "offline"
 # Prepared datasets are shared by all tests, and by nobody else.
 CACHE = tempfile.TemporaryDirectory()
 os.environ["SCFL_CACHE"] = CACHE.name
+# The user's own files must not take the place of what a test serves.
+os.environ.pop("SCFL_DATA", None)
 # As a run has it by default.
 torch.set_num_threads(1)
 

@@ -161,7 +161,7 @@ class Job:
         every, by_client = Confusion(self.model.n_types), {}
         with self.meter.phase(TEST), self.resident.inference(self.model) as infer:
             for part in parts:
-                batches = CellDataModule(self.features, part, 4096, [self.seed]).test_dataloader()
+                batches = CellDataModule(self.features, part, 1024, [self.seed]).test_dataloader()
                 predicted = torch.cat([infer(x).argmax(dim=1).cpu() for x, _ in batches])
                 for confusion in (every, own := Confusion(self.model.n_types)):
                     confusion.add(predicted, torch.from_numpy(self.features.labels[part.test]))

@@ -146,12 +146,12 @@ class Tracker:
 
     def finish(self, record: dict[str, Any], tables: dict[str, pd.DataFrame]) -> None:
         """What is public of the run's record becomes the summary of its W&B run, and a table beside those given."""
-        import wandb
-
         record = public(record)
         of_record = pd.DataFrame({"field": record.keys(), "value": map(str, record.values())})
         for logger in self.loggers:
             if isinstance(logger, WandbLogger):
+                import wandb
+
                 # Not as tables of W&B, which are artifacts that tell the path of this user's home.
                 pages = {name: wandb.Html(table.to_html()) for name, table in {"record": of_record, **tables}.items()}
                 logger.experiment.log(pages)

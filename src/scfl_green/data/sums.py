@@ -9,7 +9,7 @@ from scfl_green.data.cells import Cells
 
 TARGET_SUM = 1e4
 # Cells whose values are held at once in the precision that sums need.
-BLOCK = 4096
+BLOCK = 1024
 # Sums are kept as whole numbers of 2**-40, so that they do not depend on the order in which they are added.
 UNIT = 2.0**-40
 
@@ -75,13 +75,7 @@ def _exact_sums(groups: sparse.csr_matrix, values: sparse.csr_matrix) -> np.ndar
     for power in (1, 2):
         data = values.data.astype(np.float64) ** power
         whole = np.floor(data)
-        parts = (whole, np.rint((data - whole) / UNIT))
-        totals.append(
-            [
-                (
-                    groups @ sparse.csr_matrix((part.astype(np.int64), values.indices, values.indptr), values.shape)
-                ).toarray()
-                for part in parts
-            ]
-        )
-    return np.array(totals).swapaxes(0, 1)
+        for part in (whole, np.rint((data - whole) / UNIT)):
+            of_part = sparse.csr_matrix((part.astype(np.int64), values.indices, values.indptr), values.shape)
+            totals.append((groups @ of_part).toarray())
+    return np.array(totals).reshape(2, 2, *totals[0].shape).swapaxes(0, 1)

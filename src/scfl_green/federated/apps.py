@@ -45,8 +45,7 @@ def client_app(job: Job, parts: Sequence[Part]) -> ClientApp:
     @app.evaluate()
     def evaluate(message: Message, context: Context) -> Message:
         part = parts[int(context.node_config["partition-id"])]
-        round_number = int(message.content["config"]["server-round"])
-        metrics = job.validate(part, _weights(message), round_number)
+        metrics = job.validate(part, _weights(message), int(message.content["config"]["server-round"]))
         return Message(RecordDict({"metrics": _metrics(metrics, len(part.validation))}), reply_to=message)
 
     return app
@@ -75,7 +74,7 @@ def server_app(
         )
         if (taken_up := take_up(job.checkpoint, repeatable)) is None:
             repeatable.cells = _ask_for_cells(grid, timeout_seconds)
-            taken_up = ArrayRecord(job.initial), (-1.0, ArrayRecord(job.initial))
+            taken_up = (initial := ArrayRecord(job.initial)), (-1.0, initial)
         last, best = taken_up
 
         def after_round(server_round: int, arrays: ArrayRecord) -> None:

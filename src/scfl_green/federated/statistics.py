@@ -33,7 +33,7 @@ def ask_for_sums(grid: Grid) -> GeneSums:
     """The server's side: the sums of all nodes, added up."""
     content = RecordDict({"config": ConfigRecord()})
     asked = [Message(content, dst_node_id=node, message_type="query") for node in grid.get_node_ids()]
-    replies = [reply.content["arrays"] for reply in grid.send_and_receive(asked)]
+    replies = (reply.content["arrays"] for reply in grid.send_and_receive(asked))
     return reduce(add, (GeneSums(*(arrays[field].numpy() for field in FIELDS)) for arrays in replies))
 
 
