@@ -22,7 +22,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from scfl_green.confidential import refuse_secret_arguments, short_hash, shown
-from scfl_green.errors import InputError, Stopped
+from scfl_green.errors import BusyError, InputError, Stopped
 from scfl_green.guard import guard
 from scfl_green.targets import OUTPUT
 
@@ -116,7 +116,8 @@ def main(cfg: DictConfig) -> float | None:
     except MISTAKES as error:
         if HydraConfig.get().mode == RunMode.MULTIRUN:
             raise  # Hydra goes on with the other jobs, and names this one
-        _remove_if_unused(Path(HydraConfig.get().runtime.output_dir))
+        if not isinstance(error, BusyError):
+            _remove_if_unused(Path(HydraConfig.get().runtime.output_dir))
         sys.exit(one_line(error))
     except OSError as error:
         if error.errno not in NO_ROOM or HydraConfig.get().mode == RunMode.MULTIRUN:

@@ -375,6 +375,20 @@ def test_ctrl_c_ends_politely_and_leaves_no_process(tmp_path: Path, workers: int
     assert list(tmp_path.glob("logs/runs/*/checkpoints/*/*/SHA256SUMS"))
 
 
+def test_a_second_process_is_refused_and_the_first_goes_on(tmp_path: Path) -> None:
+    with start(tmp_path) as first:
+        assert first.stdout is not None
+        next(line for line in first.stdout if line.startswith("round 1/30"))
+        _, told = (second := start(tmp_path)).communicate(timeout=60)
+        assert second.returncode == 1
+        assert "another process is at this run" in told
+        assert len(told.splitlines()) == 1
+        next(line for line in first.stdout if line.startswith("round 3/30"))
+        first.send_signal(signal.SIGINT)
+        first.communicate(timeout=60)
+    assert list(tmp_path.glob("logs/runs/*/checkpoints/*/*/SHA256SUMS"))
+
+
 def test_a_full_disk_ends_in_one_line_with_the_checkpoint_before_it_whole(tmp_path: Path) -> None:
     # A file of more than 100 kB finds no room: the weights of the default model have 800 kB, its logs fewer.
     limit = partial(resource.setrlimit, resource.RLIMIT_FSIZE, (100_000, 100_000))

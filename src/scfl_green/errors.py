@@ -9,6 +9,10 @@ class InputError(ValueError):
     """A user's mistake: the message says what was found, what was expected and what to do."""
 
 
+class BusyError(InputError):
+    """Another process writes to the same folder."""
+
+
 def listed(names: Iterable[object]) -> str:
     """Names for a message, the first of them where they are many."""
     every = [str(name)[:60] for name in names]

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all."""
+"""Files that are there whole or not at all, and written by one process."""
 
 import os
 import shutil
@@ -6,6 +6,10 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from scfl_green.errors import BusyError
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -33,6 +37,17 @@ def folder_at_once(path: Path) -> Iterator[Path]:
     finally:
         shutil.rmtree(draft, ignore_errors=True)
     _sync(path.parent)
+
+
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """While one process is at a run, no other is: both would write the same files. BusyError where one is already."""
+    (folder / ".hydra").mkdir(exist_ok=True)
+    try:
+        with FileLock(folder / ".hydra" / "lock", timeout=0):
+            yield
+    except Timeout:
+        raise BusyError(f"{folder}: another process is at this run; let it end, or write to other paths.logs") from None
 
 
 def _sync(folder: Path) -> None:

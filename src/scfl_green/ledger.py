@@ -135,8 +135,7 @@ class Ledger:
 
     @staticmethod
     def from_rows(rows: Iterable[dict[str, Any]]) -> "Ledger":
-        entries = [Entry(**row) for row in rows]
-        return Ledger({(entry.phase, entry.round, entry.client): entry for entry in entries})
+        return Ledger({(row["phase"], row["round"], row["client"]): Entry(**row) for row in rows})
 
     def write(self, path: Path) -> None:
         """``energy.csv``: a row a phase, round and client."""

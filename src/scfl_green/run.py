@@ -28,7 +28,7 @@ from scfl_green.data.dataset import Dataset
 from scfl_green.data.seen import Seen
 from scfl_green.data.sources import contents
 from scfl_green.errors import InputError
-from scfl_green.files import write_atomically
+from scfl_green.files import alone_in, write_atomically
 from scfl_green.ledger import PREPARE, Ledger
 from scfl_green.record import make_record
 from scfl_green.summary import print_cells, print_summary
@@ -55,28 +55,29 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     paths: list[Path] = instantiate(cfg.data.source, _partial_=True, _convert_="all")()
     what = _what(config, paths, start)
     kept = folder / "checkpoints" / what["fingerprint"]
-    if (done := _finished(folder, what["fingerprint"])) is not None:
-        print(f"{folder}: finished before, with this configuration; nothing to do")
-        Checkpoint(kept).clear()
-        return done
-    # Set by Lightning when it is imported; it would tell of every fit.
-    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
-    for message in NOISE:
-        warnings.filterwarnings("ignore", message=message)
-    pl.seed_everything(cfg.seed, verbose=False)
-    torch.set_num_threads(cfg.threads)
-    # Deterministic algorithms would also fill whatever memory is taken, which is for finding bugs.
-    setattr(torch.utils.deterministic, "fill_uninitialized_memory", False)  # noqa: B010  # unknown to its types
-    carbon = cfg.carbon
-    meter = EnergyMeter(carbon.country, carbon.cpu_watts, carbon.ram_watts, carbon.network_kwh_per_gb)
-    try:
-        with meter.phase(PREPARE):
-            dataset = load_dataset(cfg, paths, start, meter)
-            if HydraConfig.get().mode != RunMode.MULTIRUN or HydraConfig.get().job.num == 0:
-                print_cells(dataset)
-        return _train(cfg, config, what, dataset, paths, start, meter, folder, Checkpoint(kept))
-    finally:
-        meter.close()
+    with alone_in(folder):
+        if (done := _finished(folder, what["fingerprint"])) is not None:
+            print(f"{folder}: finished before, with this configuration; nothing to do")
+            Checkpoint(kept).clear()
+            return done
+        # Set by Lightning when it is imported; it would tell of every fit.
+        logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
+        for message in NOISE:
+            warnings.filterwarnings("ignore", message=message)
+        pl.seed_everything(cfg.seed, verbose=False)
+        torch.set_num_threads(cfg.threads)
+        # Deterministic algorithms would also fill whatever memory is taken, which is for finding bugs.
+        setattr(torch.utils.deterministic, "fill_uninitialized_memory", False)  # noqa: B010  # unknown to its types
+        carbon = cfg.carbon
+        meter = EnergyMeter(carbon.country, carbon.cpu_watts, carbon.ram_watts, carbon.network_kwh_per_gb)
+        try:
+            with meter.phase(PREPARE):
+                dataset = load_dataset(cfg, paths, start, meter)
+                if HydraConfig.get().mode != RunMode.MULTIRUN or HydraConfig.get().job.num == 0:
+                    print_cells(dataset)
+            return _train(cfg, config, what, dataset, paths, start, meter, folder, Checkpoint(kept))
+        finally:
+            meter.close()
 
 
 def _what(config: dict[str, Any], paths: Sequence[Path], start: Start | None) -> dict[str, Any]:

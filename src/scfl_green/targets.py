@@ -13,7 +13,7 @@ from scfl_green.errors import InputError
 OURS = (
     "scfl_green.callbacks",
     "scfl_green.data.dataset.pooled",
-    *(f"scfl_green.data.download.{name}" for name in ("address", "cellxgene", "download", "github_release")),
+    *(f"scfl_green.data.download.{name}" for name in ("Asset", "cellxgene", "download", "github_release")),
     *(f"scfl_green.data.partition.{name}" for name in ("by_client", "chunks", "dirichlet", "iid")),
     *(f"scfl_green.data.prepare.{name}" for name in ("all_genes", "between_within", "highly_variable")),
     *(f"scfl_green.data.published.{name}" for name in ("from_table", "from_tar")),

@@ -56,11 +56,6 @@ def github_release(repository: str, tag: str, name_contains: str, api: str) -> A
     raise InputError(f"{repository} {tag}: no file named *{name_contains}*, but {names}; bring one with data.path=")
 
 
-def address(url: str) -> Asset:
-    """A file at a fixed address."""
-    return Asset(url)
-
-
 def download(to: Path, *, resolve: Callable[[], Asset], expected: str, sha256: str | None = None) -> None:
     """Fetch what ``resolve`` announces to the path ``to``, which appears whole and verified or not at all.
 

@@ -35,13 +35,7 @@ class LocalGrid(Grid):
         self.client_app, self.meter = client_app, meter
         self.clients = dict(enumerate(clients, start=1))
         self.contexts = {
-            node: Context(
-                run_id=0,
-                node_id=node,
-                node_config={"partition-id": node - 1, "num-partitions": len(clients)},
-                state=RecordDict(),
-                run_config={},
-            )
+            node: Context(0, node, {"partition-id": node - 1, "num-partitions": len(clients)}, RecordDict(), {})
             for node in self.clients
         }
         # A Message takes its sender from this class, which Flower's own runtimes set for a process.
