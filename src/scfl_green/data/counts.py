@@ -138,18 +138,20 @@ def _csc(group: h5py.Group) -> Iterator[sparse.csr_matrix]:
     indptr, n_stored = _pointers(group, n_genes), stored(group)
     # Values lie gene by gene: read again for as many cells as fit into memory beside the matrix that is made of them.
     step = max(BLOCK, n_cells * CSC_VALUES // max(1, n_stored))
+    # Of a chunk that is compressed all is read for a part.
+    at_once = max([CSC_VALUES // 8, *(group[of].chunks[0] for of in ("data", "indices") if group[of].chunks)])
     for first in range(0, n_cells, step):
         n = min(step, n_cells - first)
-        sizes, rows, values = np.zeros(n_genes + 1, np.int64), [np.empty(0, np.int32)], [np.empty(0, np.float32)]
-        for start in range(0, n_stored, CSC_VALUES // 8):
-            stop = min(start + CSC_VALUES // 8, n_stored)
+        pointers, rows, values = np.zeros_like(indptr), [np.empty(0, np.int32)], [np.empty(0, np.float32)]
+        for start in range(0, n_stored, at_once):
+            stop = min(start + at_once, n_stored)
             row = _indices(group, start, stop, n_cells) - first
             kept = np.flatnonzero((row >= 0) & (row < n))
-            sizes += np.bincount(np.searchsorted(indptr, kept + start, side="right"), minlength=n_genes + 1)
+            pointers += np.searchsorted(kept, indptr - start)
             rows.append(row[kept])
             with np.errstate(over="ignore"):
                 values.append(group["data"][start:stop][kept].astype(np.float32))
-        by_gene = np.concatenate(values), np.concatenate(rows), sizes.cumsum()
+        by_gene = np.concatenate(values), np.concatenate(rows), pointers
         some = sparse.csc_matrix(by_gene, shape=(n, n_genes)).tocsr()
         yield from (some[start : start + BLOCK] for start in range(0, n, BLOCK))
 

@@ -35,9 +35,8 @@ class Features(Dataset[Batch | Iterator[Batch]]):
         return self.batches(rows) if isinstance(rows, list) else self.batch(rows)
 
     def batch(self, rows: np.ndarray) -> Batch:
-        x = self.values[rows].toarray()
-        x += self.floor
-        return torch.from_numpy(x), torch.from_numpy(self.labels[rows])
+        x = self.values[rows] + np.broadcast_to(self.floor, (len(rows), self.n_genes))
+        return torch.from_numpy(np.asarray(x)), torch.from_numpy(self.labels[rows])
 
     def batches(self, rows: list[np.ndarray]) -> Iterator[Batch]:
         """A batch for each array of row numbers."""
