@@ -7,8 +7,9 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Error, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
+from flwr.common.serde import message_to_proto
 from flwr.serverapp.strategy import FedAdam, FedAvg, FedProx, FedYogi
 
 from jobs import SPLIT, make_job, split_of
@@ -17,7 +18,7 @@ from scfl_green.data.cells import Cells
 from scfl_green.data.partition import Part, Split, iid
 from scfl_green.errors import InputError
 from scfl_green.federated.apps import client_app, server_app
-from scfl_green.federated.grid import LocalGrid
+from scfl_green.federated.grid import LocalGrid, packed
 from scfl_green.federated.simulate import simulate
 from scfl_green.federated.strategy import Repeatable
 from scfl_green.job import Job, Weights
@@ -111,6 +112,21 @@ def test_messages_are_copied_and_counted(meter: EnergyMeter) -> None:
     entry = meter.entries["fit", 3, "site"]
     assert 40_000 < entry.bytes_down < 41_000
     assert 0 < entry.bytes_up < 300
+
+
+def test_messages_travel_in_flowers_own_form(meter: EnergyMeter) -> None:
+    LocalGrid(ClientApp(), [], meter)  # a message needs a sender
+    arrays = {"w": Array(np.ones((2, 3), np.float32)), "b": Array(np.array(1.5)), "none": Array(np.empty((0, 4)))}
+    records = {
+        "arrays": ArrayRecord(arrays),
+        "config": ConfigRecord({"server-round": 3, "name": "x", "on": True}),
+        "nothing": ArrayRecord({}),
+        "metrics": MetricRecord({"loss": 0.5, "num-examples": 7, "several": [1.0, 2.0]}),
+    }
+    asked = Message(RecordDict(records), dst_node_id=1, message_type="train")
+    failed = Message(Error(1, "why"), reply_to=asked)
+    for message in (asked, failed, Message(RecordDict(), reply_to=asked)):
+        assert packed(message) == message_to_proto(message).SerializeToString()
 
 
 def test_a_clients_exception_ends_the_run(few: Cells, meter: EnergyMeter) -> None:

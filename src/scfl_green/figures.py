@@ -70,8 +70,7 @@ def bars(
         axes.set_xticks(range(len(models)), models, fontsize=8)
         axes.set_ylabel(LABELS.get(measure, measure), fontsize=8)
         if measure in ("accuracy", "weighted_f1"):
-            low = results[measure].min()
-            axes.set_ylim(max(0, low - 0.1), 1)
+            axes.set_ylim(max(0, results[measure].min() - 0.1), 1)
     _legend(figure)
     n = results.groupby(["model", over]).size()
     figure.suptitle(f"{title}\nbars: mean, whiskers: standard deviation, dots: runs (n = {_range(n)})", fontsize=9)
@@ -87,9 +86,8 @@ def front(results: pd.DataFrame, title: str) -> Figure:
     axes = figure.subplots()
     for place, regime in enumerate(means.index.unique("regime")):
         of_regime = means.loc[regime]
-        axes.scatter(
-            of_regime["emissions_g"], of_regime["weighted_f1"], color=COLOURS[place], marker="os^"[place], label=regime
-        )
+        style = {"color": COLOURS[place], "marker": "os^"[place], "label": regime}
+        axes.scatter(of_regime["emissions_g"], of_regime["weighted_f1"], **style)
     best = pareto(points)
     axes.plot([points[name][1] for name in best], [points[name][0] for name in best], color="black", lw=1)
     for name in best:
@@ -110,9 +108,8 @@ def where_energy_went(ledger: pd.DataFrame, title: str) -> Figure:
         base = pd.Series(0.0, index=by.index)
         at = range(len(by))
         for place, part in enumerate(parts):
-            axes.bar(
-                at, by[part], bottom=base, label=part, color=COLOURS[place], hatch=HATCHES[place], edgecolor="white"
-            )
+            style = {"color": COLOURS[place], "hatch": HATCHES[place], "edgecolor": "white"}
+            axes.bar(at, by[part], bottom=base, label=part, **style)
             base = base + by[part]
         axes.set_xticks(at, [str(name)[:14] for name in by.index])
         axes.set_xlabel(of, fontsize=8)

@@ -83,8 +83,8 @@ def _figures(folder: Path, results: pd.DataFrame) -> dict[str, Figure]:
         for regime, of_regime in trained.groupby("regime"):
             batches = of_regime[of_regime["opt"].isin(["baseline", "small_batch"])]
             if batches["opt"].nunique() > 1:
-                name = f"{data}: small batch, {regime}"
-                drawn[f"{data}_{regime}_small_batch"] = figures.bars(_by_batch(batches), "opt", name)
+                sizes = batches.assign(opt="batch of " + batches["batch_size"].astype(str))
+                drawn[f"{data}_{regime}_small_batch"] = figures.bars(sizes, "opt", f"{data}: small batch, {regime}")
             if of_regime["opt"].nunique() > 1:
                 measures = ("accuracy", "weighted_f1", "emissions_g", "eaps")
                 drawn[f"{data}_{regime}_opts"] = figures.bars(of_regime, "opt", f"{data}: opts, {regime}", measures)
@@ -101,10 +101,6 @@ def _figures(folder: Path, results: pd.DataFrame) -> dict[str, Figure]:
             name = f"{data}: emissions with and without fine-tuning"
             drawn[f"{data}_finetune_emissions"] = figures.bars(last, "arm", name, ("emissions_g",))
     return drawn
-
-
-def _by_batch(runs: pd.DataFrame) -> pd.DataFrame:
-    return runs.assign(opt="batch of " + runs["batch_size"].astype(str))
 
 
 def _ledger(folder: Path, run: pd.Series) -> pd.DataFrame:

@@ -10,13 +10,7 @@ from torch import Tensor
 from scfl_green.errors import InputError
 
 # Each of these would cost a fit more than training a small client.
-QUIET = {
-    "logger": False,
-    "enable_checkpointing": False,
-    "enable_model_summary": False,
-    "enable_progress_bar": False,
-    "num_sanity_val_steps": 0,
-}
+QUIET = dict.fromkeys(("logger", "enable_checkpointing", "enable_model_summary", "enable_progress_bar"), False)
 
 
 def effective_precision(requested: str, device: str) -> str:
@@ -35,7 +29,7 @@ class Resident:
     """Lends out the Trainer that ``make`` makes, as good as new: making another costs as much as some fits."""
 
     def __init__(self, make: Callable[..., pl.Trainer]) -> None:
-        self.trainer = make(**QUIET)
+        self.trainer = make(**QUIET, num_sanity_val_steps=0)
 
     def __call__(self, *callbacks: pl.Callback, epochs: int = 1) -> pl.Trainer:
         """The Trainer with these callbacks and no others, about to run its first of ``epochs``."""

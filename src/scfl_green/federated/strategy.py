@@ -1,5 +1,6 @@
 """What any Flower strategy needs to give the same bits for the same seed, and to bear bad replies."""
 
+import math
 import random
 from collections.abc import Callable, Iterable, Mapping
 
@@ -88,18 +89,16 @@ class Repeatable(Strategy):
         arrays, metrics = self.strategy.aggregate_train(server_round, good)
         self.metrics[server_round] = dict(metrics or {})
         if arrays is not None:
-            arrays = _cast(arrays, {name: array.dtype for name, array in self.sent.items()})
-            arrays = self.between_rounds(server_round, arrays)
+            cast = {name: Array(array.numpy().astype(self.sent[name].dtype)) for name, array in arrays.items()}
+            arrays = self.between_rounds(server_round, ArrayRecord(cast))
         return arrays, metrics
 
     def _good(self, server_round: int, replies: Iterable[Message]) -> list[Message]:
         """The replies that can be averaged, in order of node id."""
         every = _by_node(replies)
-        flaws = {r.metadata.src_node_id: train_flaw(r, self.expected, self._most_cells(r)) for r in every}
+        by_node = {reply.metadata.src_node_id: reply for reply in every}
+        flaws = {node: train_flaw(r, self.expected, self.cells.get(node, math.inf)) for node, r in by_node.items()}
         return self._without(server_round, every, flaws)
-
-    def _most_cells(self, reply: Message) -> float:
-        return self.cells.get(reply.metadata.src_node_id, float("inf"))
 
     def _without(self, server_round: int, replies: list[Message], flaws: Mapping[int, str | None]) -> list[Message]:
         well = [reply for reply in replies if flaws[reply.metadata.src_node_id] is None]
@@ -135,7 +134,3 @@ class _Wide(Array):
 
     def numpy(self) -> np.ndarray:
         return super().numpy().astype(np.float64)
-
-
-def _cast(record: ArrayRecord, dtypes: dict[str, str]) -> ArrayRecord:
-    return ArrayRecord({k: Array(np.asarray(a.numpy(), dtype=dtypes[k])) for k, a in record.items()})
