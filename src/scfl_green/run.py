@@ -55,29 +55,29 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     paths: list[Path] = instantiate(cfg.data.source, _partial_=True, _convert_="all")()
     what = _what(config, paths, start)
     kept = folder / "checkpoints" / what["fingerprint"]
-    with alone_in(folder):
-        if (done := _finished(folder, what["fingerprint"])) is not None:
-            print(f"{folder}: finished before, with this configuration; nothing to do")
-            Checkpoint(kept).clear()
-            return done
-        # Set by Lightning when it is imported; it would tell of every fit.
-        logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
-        for message in NOISE:
-            warnings.filterwarnings("ignore", message=message)
-        pl.seed_everything(cfg.seed, verbose=False)
-        torch.set_num_threads(cfg.threads)
-        # Deterministic algorithms would also fill whatever memory is taken, which is for finding bugs.
-        setattr(torch.utils.deterministic, "fill_uninitialized_memory", False)  # noqa: B010  # unknown to its types
-        carbon = cfg.carbon
-        meter = EnergyMeter(carbon.country, carbon.cpu_watts, carbon.ram_watts, carbon.network_kwh_per_gb)
-        try:
-            with meter.phase(PREPARE):
-                dataset = load_dataset(cfg, paths, start, meter)
-                if HydraConfig.get().mode != RunMode.MULTIRUN or HydraConfig.get().job.num == 0:
-                    print_cells(dataset)
+    if (done := _finished(folder, what["fingerprint"])) is not None:
+        print(f"{folder}: finished before, with this configuration; nothing to do")
+        Checkpoint(kept).clear()
+        return done
+    # Set by Lightning when it is imported; it would tell of every fit.
+    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
+    for message in NOISE:
+        warnings.filterwarnings("ignore", message=message)
+    pl.seed_everything(cfg.seed, verbose=False)
+    torch.set_num_threads(cfg.threads)
+    # Deterministic algorithms would also fill whatever memory is taken, which is for finding bugs.
+    setattr(torch.utils.deterministic, "fill_uninitialized_memory", False)  # noqa: B010  # unknown to its types
+    carbon = cfg.carbon
+    meter = EnergyMeter(carbon.country, carbon.cpu_watts, carbon.ram_watts, carbon.network_kwh_per_gb)
+    try:
+        with meter.phase(PREPARE):
+            dataset = load_dataset(cfg, paths, start, meter)
+            if HydraConfig.get().mode != RunMode.MULTIRUN or HydraConfig.get().job.num == 0:
+                print_cells(dataset)
+        with alone_in(folder):
             return _train(cfg, config, what, dataset, paths, start, meter, folder, Checkpoint(kept))
-        finally:
-            meter.close()
+    finally:
+        meter.close()
 
 
 def _what(config: dict[str, Any], paths: Sequence[Path], start: Start | None) -> dict[str, Any]:
