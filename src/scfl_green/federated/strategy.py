@@ -84,7 +84,7 @@ class Repeatable(Strategy):
         self.clients_by_round[server_round] = len(good)
         for reply in good:
             (record,) = reply.content.array_records.values()
-            for name, array in record.items():
+            for name, array in record.items():  # in place: a new record would make plain Arrays of them
                 record[name] = _Wide(array.dtype, array.shape, array.stype, array.data)
         arrays, metrics = self.strategy.aggregate_train(server_round, good)
         self.metrics[server_round] = dict(metrics or {})
