@@ -110,7 +110,7 @@ def process(*arguments: str, watch: bool = False, timeout: float = 600, **option
         child = subprocess.Popen([sys.executable, *arguments], stdout=output, stderr=subprocess.STDOUT, **options)
         late = False
         while not ended:
-            rss = max(rss, _rss_so_far(child.pid))
+            rss = max(rss, peak_mb(child.pid))
             if watch:
                 pss = max(pss, _sample(child.pid, cpu))
             time.sleep(0.1 if watch else 0.01)
@@ -129,8 +129,8 @@ def process(*arguments: str, watch: bool = False, timeout: float = 600, **option
     return Usage(wall, seconds, rss, pss, text)
 
 
-def _rss_so_far(pid: int) -> float:
-    """MB at the peak until now. What ``wait4`` tells includes this process's own, which it was forked from."""
+def peak_mb(pid: int) -> float:
+    """MB of a process at its peak until now; what ``getrusage`` and ``wait4`` tell includes that of its parent."""
     with suppress(OSError):
         if found := re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text()):
             return int(found[1]) * 1024 / 1e6

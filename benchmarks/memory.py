@@ -1,12 +1,11 @@
 """Peak memory of whole runs against the size of their data.
 
-python -m benchmarks.memory [FILE.h5ad ...]: of preparing a dataset alone; synthetic cells of the size of dataset A by
-default.
+python -m benchmarks.memory [by_gene] [FILE.h5ad ...]: of preparing a dataset alone; synthetic cells of the size of
+dataset A by default, stored by gene (CSC) with ``by_gene``.
 """
 
 import multiprocessing
 import os
-import resource
 import sys
 import time
 from collections.abc import Iterator
@@ -14,9 +13,11 @@ from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import anndata as ad
 import h5py
+from scipy import sparse
 
-from benchmarks.measure import ROOT, Row, process
+from benchmarks.measure import ROOT, Row, peak_mb, process
 from scfl_green.data import synthetic
 from scfl_green.data.cells import Cells, Reading
 from scfl_green.data.dataset import load, prepare
@@ -60,7 +61,7 @@ def _matrix_mb(path: Path) -> float:
 
 
 def measure(paths: list[Path], folder: Path) -> None:
-    imports, start = peak_mb(), time.perf_counter()
+    imports, start = peak_mb(os.getpid()), time.perf_counter()
     cells = Cells.read(paths, Reading("cell_type", None))
     read = time.perf_counter() - start
     counts = cells.counts
@@ -70,20 +71,26 @@ def measure(paths: list[Path], folder: Path) -> None:
     prepared, start = time.perf_counter() - start, time.perf_counter()
     load(folder)
     print(f"{len(cells):,} cells x {counts.shape[1]:,} genes: {matrix:,.0f} MB of counts in CSR")
-    above = peak_mb() - imports
+    above = peak_mb(os.getpid()) - imports
     print(f"peak above the {imports:,.0f} MB of imports: {above:,.0f} MB, {above - matrix:+,.0f} MB")
     print(f"read in {read:.1f} s, prepared in {prepared:.1f} s, found again in {time.perf_counter() - start:.3f} s")
 
 
-def peak_mb() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
+def stored_by_gene(path: Path, folder: Path) -> Path:
+    adata = ad.read_h5ad(path)
+    adata.X = sparse.csc_matrix(adata.X)
+    (copy := folder / "by_gene" / path.name).parent.mkdir(exist_ok=True)
+    adata.write_h5ad(copy)
+    return copy
 
 
-def main(paths: list[Path]) -> None:
+def main(paths: list[Path], by_gene: bool) -> None:
     with TemporaryDirectory() as folder:
         if not paths:
             paths = [Path(folder) / "synthetic_a.h5ad"]
             synthetic.write(paths[0], cells=108_717, genes=21_648, types=15, donors=36, depth=550, seed=0)
+        if by_gene:
+            paths = [stored_by_gene(path, Path(folder)) for path in paths]
         # A fresh process: making the file must not count.
         one = multiprocessing.get_context("spawn").Process(target=measure, args=(paths, Path(folder) / "prepared"))
         one.start()
@@ -92,4 +99,4 @@ def main(paths: list[Path]) -> None:
 
 
 if __name__ == "__main__":
-    main([Path(path) for path in sys.argv[1:]])
+    main([Path(path) for path in sys.argv[1:] if path != "by_gene"], "by_gene" in sys.argv)

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 import traceback
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -28,6 +29,7 @@ from scfl_green.carbon import EnergyMeter
 from scfl_green.checkpoint import Checkpoint
 from scfl_green.data.cells import Cells
 from scfl_green.federated.simulate import simulate
+from scfl_green.files import alone_in
 from scfl_green.job import Job, Weights
 from scfl_green.ledger import Budget, Ledger
 from scfl_green.models.base import CellClassifier
@@ -387,6 +389,18 @@ def test_a_second_process_is_refused_and_the_first_goes_on(tmp_path: Path) -> No
         first.send_signal(signal.SIGINT)
         first.communicate(timeout=60)
     assert list(tmp_path.glob("logs/runs/*/checkpoints/*/*/SHA256SUMS"))
+
+
+def test_a_worker_that_outlives_its_run_keeps_nobody_out(tmp_path: Path) -> None:
+    def killed_beside_a_busy_worker() -> None:
+        with alone_in(tmp_path):
+            if os.fork() == 0:
+                time.sleep(20)
+            os._exit(9)
+
+    assert in_child(killed_beside_a_busy_worker) == 9
+    with alone_in(tmp_path):
+        pass
 
 
 def test_a_full_disk_ends_in_one_line_with_the_checkpoint_before_it_whole(tmp_path: Path) -> None:
