@@ -21,10 +21,10 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from scfl_green.confidential import refuse_secret_arguments, short_hash, shown
 from scfl_green.errors import BusyError, InputError, Stopped
-from scfl_green.guard import guard
-from scfl_green.targets import OUTPUT
+from scfl_green.security.confidential import refuse_secret_arguments, short_hash, shown
+from scfl_green.security.guard import guard
+from scfl_green.security.targets import OUTPUT
 
 # A user's: shown in one line. Anything else is a bug of ours, and shows its traceback.
 MISTAKES = (HydraException, OmegaConfBaseException, InputError)
@@ -106,10 +106,10 @@ setattr(ConfigLoaderImpl, "load_configuration", guarded(ConfigLoaderImpl.load_co
 def main(cfg: DictConfig) -> float | None:
     logging.getLogger("matplotlib").setLevel(logging.ERROR)  # torchmetrics imports it, and it tells of its fonts
     # torch and Flower take seconds to import: not for --help and --cfg, and beside what takes as long
-    from scfl_green.hardware import look_up
+    from scfl_green.energy.hardware import look_up
 
     look_up(cfg.carbon.country, cfg.carbon.cpu_watts, cfg.carbon.ram_watts)
-    from scfl_green.run import run
+    from scfl_green.runs.run import run
 
     try:
         return run(cfg).get(cfg.optimized_metric)

@@ -13,8 +13,8 @@ from hydra.utils import instantiate
 from sklearn.linear_model import LogisticRegression
 
 from benchmarks.setting import composed
-from scfl_green.assemble import load_dataset
 from scfl_green.data.partition import Part
+from scfl_green.runs.assemble import load_dataset
 
 # Federated baseline accuracies of the study, one run each.
 PUBLISHED = {

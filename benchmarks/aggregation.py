@@ -11,7 +11,7 @@ from flwr.serverapp.strategy import FedAvg
 
 from benchmarks.measure import Row, Times, interleaved
 from benchmarks.setting import composed, metered
-from scfl_green.carbon import EnergyMeter
+from scfl_green.energy.meter import EnergyMeter
 from scfl_green.federated.grid import LocalGrid
 from scfl_green.federated.strategy import Repeatable
 

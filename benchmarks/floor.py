@@ -10,10 +10,10 @@ from torch import Tensor
 
 from benchmarks.measure import Times
 from benchmarks.setting import Setting
-from scfl_green.callbacks import ShortFit
-from scfl_green.data.datamodule import Batches
+from scfl_green.data.features.datamodule import Batches
 from scfl_green.data.partition import Part
 from scfl_green.models.base import CellClassifier
+from scfl_green.training.callbacks import ShortFit
 
 Weights = dict[str, Tensor]
 # What the same steps may differ by, added up in another order.

@@ -18,15 +18,15 @@ import h5py
 from scipy import sparse
 
 from benchmarks.measure import ROOT, Row, peak_mb, process
-from scfl_green.data import synthetic
-from scfl_green.data.cells import Cells, Reading
 from scfl_green.data.dataset import load, prepare
+from scfl_green.data.features.prepare import between_within
 from scfl_green.data.partition import iid
-from scfl_green.data.prepare import between_within
+from scfl_green.data.reading.cells import Cells, Reading
+from scfl_green.data.sources import synthetic
 
 # Of a run, whatever the number of clients: so many MB, and so many times the CSR matrix.
 IMPORTS_MB, MATRICES, GENES = 600, 2, 3000
-IMPORTS = "import scfl_green.run, scfl_green.federated.simulate"
+IMPORTS = "import scfl_green.runs.run, scfl_green.federated.simulate"
 
 
 def rows(quick: bool, cache: Path) -> Iterator[Row]:

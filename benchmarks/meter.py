@@ -18,15 +18,15 @@ import pytorch_lightning as pl
 import torch
 from flwr.serverapp.strategy import FedAvg
 
-from scfl_green.carbon import EnergyMeter
-from scfl_green.data.cells import Cells, Reading
 from scfl_green.data.dataset import prepare
+from scfl_green.data.features.prepare import between_within
 from scfl_green.data.partition import by_client
-from scfl_green.data.prepare import between_within
-from scfl_green.data.sources import packaged
+from scfl_green.data.reading.cells import Cells, Reading
+from scfl_green.data.sources.local import packaged
+from scfl_green.energy.meter import EnergyMeter
 from scfl_green.federated.simulate import simulate
-from scfl_green.job import Job
 from scfl_green.models.actinn import ACTINN
+from scfl_green.training.job import Job
 
 BUSY = f"{sys.executable} -c 'while True: pass' >/dev/null & echo $!"
 REPEATS = 5

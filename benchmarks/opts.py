@@ -8,9 +8,9 @@ import numpy as np
 from benchmarks.measure import ROOT, Row
 from benchmarks.setting import Setting, embedded, setting
 from scfl_green.data.partition import Part
+from scfl_green.energy.ledger import FIT
 from scfl_green.errors import InputError
-from scfl_green.ledger import FIT
-from scfl_green.resident import effective_precision
+from scfl_green.training.resident import effective_precision
 
 OPTS = {
     "bf16": ["trainer.precision=mixed"],

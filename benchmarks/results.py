@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from scfl_green import tables
-from scfl_green.report import report
+from scfl_green.analysis import tables
+from scfl_green.analysis.report import report
 
 DOCS = Path(__file__).parents[1] / "docs"
 FIGURES = ("regimes", "federated_opts", "central_opts", "front", "epochs", "finetune_emissions")

@@ -8,8 +8,8 @@ import numpy as np
 
 from benchmarks.measure import Row, interleaved
 from benchmarks.setting import first_clients, made_up, setting
-from scfl_green.data.datamodule import Features
 from scfl_green.data.dataset import Dataset
+from scfl_green.data.features.datamodule import Features
 
 # Of what is noise; a quadratic cost would show as 2.
 TARGET = 1.1

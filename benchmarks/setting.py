@@ -17,17 +17,17 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from benchmarks.measure import ROOT
-from scfl_green.assemble import load_dataset, make_job
-from scfl_green.carbon import EnergyMeter
-from scfl_green.checkpoint import Checkpoint
-from scfl_green.data import synthetic
-from scfl_green.data.cells import Cells, Reading
 from scfl_green.data.dataset import Dataset, kept_in, load, prepare
+from scfl_green.data.features.prepare import between_within
 from scfl_green.data.partition import Split, iid
-from scfl_green.data.prepare import between_within
-from scfl_green.job import Job
+from scfl_green.data.reading.cells import Cells, Reading
+from scfl_green.data.sources import synthetic
+from scfl_green.energy.meter import EnergyMeter
 from scfl_green.models.base import CellClassifier
-from scfl_green.tracking import Tracker
+from scfl_green.runs.assemble import load_dataset, make_job
+from scfl_green.runs.tracking import Tracker
+from scfl_green.training.checkpoint import Checkpoint
+from scfl_green.training.job import Job
 
 
 def quiet() -> None:

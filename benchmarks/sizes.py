@@ -9,9 +9,9 @@ from hydra.utils import instantiate
 
 from benchmarks.measure import ROOT
 from benchmarks.setting import composed
-from scfl_green.flops import flops_per_cell
+from scfl_green.energy.flops import flops_per_cell
 from scfl_green.models.base import CellClassifier
-from scfl_green.prune import Prune, resize
+from scfl_green.models.prune import Prune, resize
 
 N_GENES, N_TYPES, BATCH = 2000, 9, 32
 VARIANTS = {"full": [], "reduced": ["opt=reduce_complexity"], "width .5": ["model.width=0.5"]}

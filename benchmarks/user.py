@@ -24,14 +24,14 @@ from omegaconf import DictConfig
 from torch.utils.data import DataLoader, TensorDataset
 
 from benchmarks import setting
-from scfl_green.assemble import make_job
-from scfl_green.carbon import EnergyMeter
-from scfl_green.checkpoint import Checkpoint
 from scfl_green.data.dataset import Dataset
+from scfl_green.energy.meter import EnergyMeter
 from scfl_green.federated.apps import client_app
 from scfl_green.federated.grid import LocalGrid
-from scfl_green.job import Job
 from scfl_green.models.base import CellClassifier
+from scfl_green.runs.assemble import make_job
+from scfl_green.training.checkpoint import Checkpoint
+from scfl_green.training.job import Job
 
 
 class Application:

@@ -15,12 +15,19 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, open_dict
 
-from scfl_green.carbon import EnergyMeter
-from scfl_green.data import sources
-from scfl_green.data.cells import Cells, Reading
+from scfl_green.data.reading.cells import Cells, Reading
+from scfl_green.data.sources import local as sources
+from scfl_green.energy.meter import EnergyMeter
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = ROOT / "configs"
+# These need what a test has not: the user's file, a run to start from, a GPU.
+NEEDS = {"data=h5ad": ["data.path=some.h5ad"], "regime=finetune": ["weights=some/run"]}
+CHOICES = sorted(
+    f"{path.parent.relative_to(CONFIGS)}={path.stem}"
+    for path in CONFIGS.glob("*/*.yaml")
+    if path.parent.name not in ("hydra", "local")
+)
 sys.path.insert(0, str(ROOT))
 os.environ["WANDB_MODE"] = "offline"
 # Prepared datasets are shared by all tests, and by nobody else.

@@ -9,19 +9,22 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from flwr.serverapp.strategy import FedAvg, Strategy
 
-from scfl_green.carbon import EnergyMeter
-from scfl_green.data.cells import Cells
 from scfl_green.data.dataset import Dataset, prepare
+from scfl_green.data.features.prepare import ChooseGenes, between_within
 from scfl_green.data.partition import Split, by_client
-from scfl_green.data.prepare import ChooseGenes, between_within
-from scfl_green.job import Job
+from scfl_green.data.reading.cells import Cells
+from scfl_green.energy.meter import EnergyMeter
+from scfl_green.federated.simulate import simulate
 from scfl_green.models.actinn import ACTINN
 from scfl_green.models.base import CellClassifier
+from scfl_green.training.job import Job, Weights
 
 ADAM = partial(torch.optim.Adam, lr=1e-3)
 
 
+ONE = {"min_train_nodes": 1, "min_evaluate_nodes": 1, "min_available_nodes": 1}
 SPLIT = {"test": "cells", "test_share": 0.2, "validation": 0.1, "newcomers": 0, "seed": 1}
 
 
@@ -58,3 +61,7 @@ def make_job(
         }
         | changed
     )
+
+
+def federate(job: Job, strategy: Strategy | None = None, rounds: int = 2, local_epochs: int = 1) -> Weights:
+    return simulate(job, list(job.split.clients.values()), strategy or FedAvg(**ONE), rounds, local_epochs).weights

@@ -15,11 +15,11 @@ import pandas as pd
 from safetensors.numpy import load_file, save_file
 from scipy import sparse
 
-from scfl_green.data.cells import Cells
-from scfl_green.data.datamodule import Features
+from scfl_green.data.features.datamodule import Features
+from scfl_green.data.features.prepare import ChooseGenes, Preparation
+from scfl_green.data.features.sums import GeneSums
 from scfl_green.data.partition import ROLES, Part, Split
-from scfl_green.data.prepare import ChooseGenes, Preparation
-from scfl_green.data.sums import GeneSums
+from scfl_green.data.reading.cells import Cells
 from scfl_green.files import folder_at_once
 
 # How the sums of clients' training cells are added up: here, or over the messages of a federation.
@@ -60,7 +60,8 @@ def pooled(parts: Sequence[Part], sums_of: Callable[[Part], GeneSums], **_: obje
 
 def kept_in(cache: Path, settings: dict[str, Any]) -> Path:
     """The folder of a dataset prepared with these settings, by the code as it stands."""
-    code = {path.name: path.read_text() for path in Path(__file__).parent.glob("*.py")}
+    home = Path(__file__).parent
+    code = {str(path.relative_to(home)): path.read_text() for path in home.rglob("*.py")}
     libraries = {name: version(name) for name in ("anndata", "numpy", "pandas", "scipy")}
     key = json.dumps(settings | {"code": code, "libraries": libraries}, sort_keys=True)
     return cache / "prepared" / hashlib.sha256(key.encode()).hexdigest()[:16]

@@ -7,7 +7,7 @@ from typing import Literal, TypedDict, Unpack
 import numpy as np
 import pandas as pd
 
-from scfl_green.data.cells import Cells
+from scfl_green.data.reading.cells import Cells
 from scfl_green.errors import InputError, listed
 
 ROLES = ("train", "validation", "test")

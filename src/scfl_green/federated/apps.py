@@ -8,11 +8,11 @@ from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp.strategy import Strategy
 
-from scfl_green.callbacks import Proximal
 from scfl_green.data.partition import Part
 from scfl_green.federated.resume import keep_round, take_up
 from scfl_green.federated.strategy import QuorumError, Repeatable
-from scfl_green.job import Job, Weights
+from scfl_green.training.callbacks import Proximal
+from scfl_green.training.job import Job, Weights
 
 # Told of every round.
 OnRound = Callable[[int, dict[str, float]], object]

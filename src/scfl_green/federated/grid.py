@@ -14,9 +14,9 @@ from flwr.proto.message_pb2 import Message as ProtoMessage
 from flwr.serverapp import Grid
 from flwr.supercore.task_identity import TaskIdentity
 
-from scfl_green.carbon import EnergyMeter
+from scfl_green.energy.ledger import FIT, PREPARE, VALIDATE
+from scfl_green.energy.meter import EnergyMeter
 from scfl_green.errors import InputError
-from scfl_green.ledger import FIT, PREPARE, VALIDATE
 
 LOG = logging.getLogger(__name__)
 # Where the traffic of a message type stands in the ledger.

@@ -10,9 +10,9 @@ from safetensors.numpy import load as load_arrays
 from safetensors.numpy import save as save_arrays
 from safetensors.torch import load, save
 
-from scfl_green.checkpoint import Checkpoint
 from scfl_green.federated.checks import Refusal
 from scfl_green.federated.strategy import Repeatable
+from scfl_green.training.checkpoint import Checkpoint
 
 WEIGHTS, BEST, STRATEGY = "weights.safetensors", "best.safetensors", "strategy.safetensors"
 FEDERATION = "federation"

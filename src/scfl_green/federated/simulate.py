@@ -15,7 +15,7 @@ from scfl_green.federated.apps import client_app, server_app
 from scfl_green.federated.grid import LocalGrid
 from scfl_green.federated.strategy import QuorumError
 from scfl_green.federated.workers import WorkersGrid
-from scfl_green.job import Job, Weights
+from scfl_green.training.job import Job, Weights
 
 
 @dataclass(frozen=True)

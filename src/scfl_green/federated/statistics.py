@@ -8,9 +8,9 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, RecordD
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid
 
-from scfl_green.carbon import EnergyMeter
+from scfl_green.data.features.sums import GeneSums
 from scfl_green.data.partition import Part
-from scfl_green.data.sums import GeneSums
+from scfl_green.energy.meter import EnergyMeter
 from scfl_green.federated.grid import LocalGrid
 
 FIELDS = ("n", "linear", "logged")

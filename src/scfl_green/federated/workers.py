@@ -11,7 +11,7 @@ import torch
 from flwr.app import Message
 from flwr.clientapp import ClientApp
 
-from scfl_green.carbon import EnergyMeter
+from scfl_green.energy.meter import EnergyMeter
 from scfl_green.errors import InputError
 from scfl_green.federated.grid import LocalGrid, packed
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from scfl_green.models.base import CellClassifier, scaled
-from scfl_green.prune import Units, between
+from scfl_green.models.prune import Units, between
 
 
 class ACTINN(CellClassifier):

@@ -13,8 +13,8 @@ from pytorch_lightning.strategies import SingleDeviceStrategy
 from pytorch_lightning.utilities.model_helpers import is_overridden
 from torch import Tensor
 
+from scfl_green.models.prune import Units
 from scfl_green.models.scores import Tally
-from scfl_green.prune import Units
 
 STEP_HOOKS = ("on_before_backward", "on_after_backward", "on_before_optimizer_step", "backward")
 Optimizer = Callable[[Iterable[torch.nn.Parameter]], torch.optim.Optimizer]

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from scfl_green.models.base import CellClassifier, scaled
-from scfl_green.prune import Slice, Units, between
+from scfl_green.models.prune import Slice, Units, between
 
 
 def normalised_graph(weights: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from scfl_green.models.base import CellClassifier, scaled
-from scfl_green.prune import Slice, Units
+from scfl_green.models.prune import Slice, Units
 
 GATES, GATED = 4, ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
 

@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from scfl_green.models.base import CellClassifier, scaled
+from scfl_green.models.prune import Units, between
 from scfl_green.models.scores import UNLABELLED
-from scfl_green.prune import Units, between
 
 MAP_SIDE = 32
 HIDDEN = between(["encoder.0", "encoder.1"], ["encoder.4"])

@@ -1,0 +1,101 @@
+"""What a model tells of the cells that it was trained on: python -m scfl_green.analysis.leakage RUN ..."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+import torch.nn.functional as F
+
+from scfl_green.analysis.score import CONFIDENCE, auc, tpr_at_fpr
+from scfl_green.analysis.tables import TOGETHER
+from scfl_green.data.features.datamodule import Features
+from scfl_green.errors import InputError
+from scfl_green.files import write_atomically
+from scfl_green.models.base import CellClassifier
+from scfl_green.models.scores import UNLABELLED
+from scfl_green.runs.assemble import Reopened, reopen
+
+FPR = 0.01
+BATCH = 1024
+OF_OTHERS = "test cells are of other donors or clients, which differ from training cells even if nothing leaks"
+
+
+def leakage(run: Reopened) -> pd.DataFrame:
+    """How well the cells that the final weights were trained on are told from held-out cells of the same client by
+    their loss alone: a row a client, the last of all together. An AUC of .5 means that nothing leaks.
+
+    The loss-threshold attack of Yeom et al. 2018 (CSF, "Privacy Risk in Machine Learning", section 3), which asks less
+    than the shadow models of Shokri et al. 2017 (S&P): a lower bound of what leaks. As Carlini et al. 2022 (S&P)
+    advise, with the share of members that are found while 1 % of non-members are taken for some.
+    """
+    of = run.model, run.dataset.features
+    told = {name: (losses(*of, members), losses(*of, others)) for name, (members, others) in compared(run).items()}
+    together = tuple(map(np.concatenate, zip(*told.values(), strict=True)))
+    rows = []
+    for name, (members, others) in [*told.items(), (TOGETHER, together)]:
+        area = auc(members, others)
+        sizes = {"client": name, "members": len(members), "non_members": len(others)}
+        interval = {"auc": area.estimate, "auc_low": area.low, "auc_high": area.high}
+        rows.append(sizes | interval | {"tpr_at_1pct_fpr": tpr_at_fpr(members, others, FPR)})
+    return pd.DataFrame(rows)
+
+
+def compared(run: Reopened) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Row numbers of the labelled training cells and of labelled held-out ones, by client that the weights have been
+    trained at and that has both.
+
+    Held out are test cells where they are a share of every client's, and else validation cells that nothing was chosen
+    by. InputError where there are none.
+    """
+    split, cfg, labels = run.dataset.split, run.cfg, run.dataset.features.labels
+    of_others = cfg.split.test != "cells"
+    if of_others and (cfg.callbacks or cfg.budget is not None or cfg.regime.get("patience") is not None):
+        raise InputError(f"{OF_OTHERS}; and validation cells were used to choose weights: use split.test=cells")
+    found = {}
+    for part in [*split.clients.values(), *split.newcomers.values()]:
+        # Weights that a run began with may have been trained on what are validation cells now, but of newcomers.
+        usable = run.fresh or part.name in split.newcomers or not of_others
+        held_out = part.validation if of_others else part.test
+        rows = part.train[labels[part.train] != UNLABELLED], held_out[labels[held_out] != UNLABELLED]
+        if usable and run.left.seen.cells[part.train].all() and all(map(len, rows)):
+            found[part.name] = rows
+    if not found:
+        raise InputError(f"{OF_OTHERS}; there are no validation cells: use split.test=cells, or split.validation=0.1")
+    return found
+
+
+@torch.inference_mode()
+def losses(model: CellClassifier, features: Features, rows: np.ndarray) -> np.ndarray:
+    """Cross-entropy of each of these cells. In float64: in float32 those of all sure cells would be 0."""
+    batches = features.batches([rows[start : start + BATCH] for start in range(0, len(rows), BATCH)])
+    return torch.cat([F.cross_entropy(model(x).double(), y, reduction="none") for x, y in batches]).numpy()
+
+
+def privacy(folder: Path, trusted: Sequence[str] = ()) -> pd.DataFrame:
+    """Write ``privacy.csv`` into a run's folder and print it. Raises InputError where the run cannot be reopened or has
+    no cells to compare with."""
+    run = reopen(folder, trusted)
+    try:
+        table = leakage(run)
+    except InputError as error:
+        raise InputError(f"{folder}: {error}") from None
+    write_atomically(folder / "privacy.csv", table.to_csv(index=False).encode())
+    print(table.to_string(index=False, float_format="{:.3f}".format))
+    if run.cfg.split.test != "cells":
+        print(f"non-members are validation cells: {OF_OTHERS}")
+    print(f"AUC .5: nothing leaks to this attack; intervals of {CONFIDENCE:.0%}\n{folder}: privacy.csv")
+    return table
+
+
+if __name__ == "__main__":
+    try:
+        trusted = [word.removeprefix("trusted=") for word in sys.argv[1:] if word.startswith("trusted=")]
+        if not (runs := [Path(word) for word in sys.argv[1:] if not word.startswith("trusted=")]):
+            raise InputError("usage: python -m scfl_green.analysis.leakage RUN ... [trusted=MODULE]")
+        for folder in runs:
+            privacy(folder, trusted)
+    except InputError as error:
+        sys.exit(f"error: {error}")

@@ -1,0 +1,130 @@
+"""From counts to features: choose genes, centre, scale; every statistic from training cells only."""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from scipy import sparse
+
+from scfl_green.data.features.sums import BLOCK, GeneSums, normalise
+from scfl_green.data.reading.cells import Cells
+from scfl_green.errors import InputError
+
+CLIP = 10.0
+
+ChooseGenes = Callable[[GeneSums], np.ndarray]
+
+
+def all_genes(sums: GeneSums) -> np.ndarray:
+    """Every gene."""
+    return np.arange(sums.linear.shape[-1])
+
+
+def highly_variable(sums: GeneSums, n_genes: int) -> np.ndarray:
+    """Positions (sorted) of the genes whose dispersion stands out among genes of similar mean.
+
+    Satija et al. 2015 (Nature Biotechnology 33, Online Methods), as scanpy's ``flavor="seurat"`` computes it:
+    log variance-to-mean ratio, z-scored within 20 bins of log mean.
+    """
+    mean, variance = sums.mean_and_variance("linear")
+    if (mean < 0).any():
+        raise InputError("genes=highly_variable is for counts; these features have negative means: choose genes=all")
+    mean = np.where(mean == 0, 1e-12, mean)
+    with np.errstate(divide="ignore"):
+        dispersion = np.log(variance / mean)
+    genes = pd.DataFrame({"dispersion": np.where(np.isfinite(dispersion), dispersion, np.nan)})
+    within = genes.groupby(pd.cut(np.log1p(mean), bins=20), observed=True)["dispersion"]
+    # A gene alone in its bin has no spread to be compared with: it scores one, as in Seurat.
+    centre, spread = within.transform("mean"), within.transform("std")
+    alone = spread.isna()
+    score = (genes["dispersion"] - centre.where(~alone, 0)) / spread.where(~alone, centre)
+    return _highest(score.fillna(-np.inf).to_numpy(), n_genes)
+
+
+def between_within(sums: GeneSums, n_genes: int) -> np.ndarray:
+    """Positions (sorted) of the genes with the highest ratio of between-type to within-type sum of squares.
+
+    Dudoit et al. 2002 (JASA 97:77, section 2.3), the gene filter of scDLC (Zhou et al. 2022, "Methods").
+    """
+    return _highest(between_within_ratio(sums), n_genes)
+
+
+def between_within_ratio(sums: GeneSums) -> np.ndarray:
+    """BSS/WSS by gene, of log-normalised values; 0 for a gene that does not vary."""
+    n, (linear, squared) = np.maximum(sums.n, 1)[:, None], sums.sums()
+    explained = (linear**2 / n).sum(axis=0)
+    between = explained - linear.sum(axis=0) ** 2 / sums.n.sum()
+    within = squared.sum(axis=0) - explained
+    return np.divide(between, within, out=np.zeros_like(between), where=within > 1e-9)
+
+
+def _highest(score: np.ndarray, n_genes: int) -> np.ndarray:
+    return np.sort(np.argsort(-score, kind="stable")[:n_genes])
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """How counts become features, learnt from training cells: the genes chosen, in descending order of BSS/WSS,
+    and the mean and the scale by which their log-normalised values are centred and divided.
+
+    ``scale`` is one where values are only centred, and their standard deviation where they are standardised;
+    without ``preprocess`` values are taken as they are, and not normalised and logged.
+    """
+
+    genes: np.ndarray
+    symbols: np.ndarray
+    mean: np.ndarray
+    scale: np.ndarray
+    preprocess: bool = True
+
+    @classmethod
+    def learn(
+        cls, cells: Cells, sums: GeneSums, choose_genes: ChooseGenes, standardise: bool, preprocess: bool = True
+    ) -> "Preparation":
+        chosen = choose_genes(sums)
+        # Most telling first: the order in which scDLC reads them.
+        chosen = chosen[np.argsort(-between_within_ratio(sums)[chosen], kind="stable")]
+        mean, variance = (moment[chosen] for moment in sums.mean_and_variance())
+        scale = np.sqrt(variance) if standardise else np.ones_like(variance)
+        return cls(
+            genes=cells.genes[chosen],
+            symbols=cells.symbols[chosen],
+            mean=mean.astype(np.float32),
+            scale=np.where(scale > 0, scale, 1).astype(np.float32),
+            preprocess=preprocess,
+        )
+
+    def positions(self, genes: np.ndarray) -> np.ndarray:
+        """Where the chosen genes are among a dataset's. InputError for one that it lacks."""
+        position = pd.Index(genes).get_indexer(pd.Index(self.genes))
+        if (absent := position < 0).any():
+            raise InputError(
+                f"{absent.sum()} of the {len(position)} genes that the weights were trained on are not in this "
+                f"dataset, {', '.join(self.genes[absent][:3])} among them; bring a file that has them"
+            )
+        return position
+
+    def apply(self, cells: Cells) -> Iterator[sparse.csr_matrix]:
+        """Features of the chosen genes, a block of cells at a time (cells x chosen genes, CSR, float32): centred,
+        scaled, clipped at ±10, and less ``floor``, so that a count of zero stays a zero that is not stored."""
+        position, floor = self.positions(cells.genes), self.floor
+        for start in range(0, len(cells), BLOCK):
+            features = normalise(cells.counts[start : start + BLOCK], self.preprocess)[1][:, position]
+            features.sort_indices()
+            gene = features.indices
+            centred = (features.data - self.mean[gene]) / self.scale[gene]
+            features.data = np.clip(centred, -CLIP, CLIP) - floor[gene]
+            yield features
+
+    def key(self) -> str:
+        """A hash of all that makes up the features."""
+        text = json.dumps([self.genes.tolist(), self.preprocess]).encode()
+        return hashlib.sha256(text + self.mean.tobytes() + self.scale.tobytes()).hexdigest()
+
+    @property
+    def floor(self) -> np.ndarray:
+        """The feature of a count of zero, by gene."""
+        return np.clip(-self.mean / self.scale, -CLIP, CLIP)

@@ -1,0 +1,1 @@
+"""The cells of h5ad files, checked as they are read."""

@@ -1,0 +1,177 @@
+"""Cells: counts, cell types and clients of one dataset, checked as they come in."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from scipy import sparse
+
+from scfl_green.data.reading import counts, genes
+from scfl_green.data.reading.labels import clean_labels, column, one_registry
+from scfl_green.data.reading.preflight import opened, table
+from scfl_green.data.reading.quality import check_copies, check_empty, check_range
+from scfl_green.errors import InputError, listed
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How files are read: columns of ``obs`` with the cell types, the clients (None: all cells are one client's)
+    and the donors (None: the clients are); see configs/data/h5ad.yaml for the rest."""
+
+    label_key: str
+    client_key: str | None = None
+    donor_key: str | None = None
+    gene_key: str | None = None
+    counts: str | None = None
+    preprocess: bool = True
+    min_cells_per_type: int | None = None
+    min_gene_overlap: float = 0.5
+    drop_unlabelled: bool = False
+    keep_empty: bool = False
+
+
+@dataclass(frozen=True)
+class Cells:
+    """Cells as they were counted.
+
+    ``counts`` is cells x genes (CSR, float32, non-negative integers unless read without preprocessing); ``genes``
+    and ``symbols`` name its columns; ``labels`` are positions in ``types``, the one label registry of all clients
+    (sorted names); ``clients`` and ``donors`` name for each cell whose it is. ``said`` are the choices made on the
+    way, a line each.
+    """
+
+    counts: sparse.csr_matrix
+    genes: np.ndarray
+    symbols: np.ndarray
+    labels: np.ndarray
+    types: tuple[str, ...]
+    clients: np.ndarray
+    donors: np.ndarray
+    said: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @classmethod
+    def read(cls, paths: Sequence[Path], reading: Reading) -> "Cells":
+        """The cells of one h5ad file, or of several, each of which is then a client named by its file.
+
+        Raises InputError, naming the file, for what cannot be trained on.
+        """
+        files = [_File.of(path, reading, alone=len(paths) == 1) for path in paths]
+        if len({file.name for file in files}) < len(files):
+            raise InputError(
+                f"data.path names files of one name, {listed(paths)}; each file is a client with a name of its own"
+            )
+        types, kept, dropped = one_registry([file.labels for file in files], reading.min_cells_per_type)
+        space = genes.match({file.name: file.genes for file in files}, reading.min_gene_overlap)
+        matrix, places = _assemble(files, kept, space, reading)
+        names = np.concatenate([file.labels[k] for file, k in zip(files, kept, strict=True)])
+        said = (*(file.said for file in files if file.said), *places, *space.said, *dropped)
+        clients, donors = (
+            np.concatenate([getattr(file, of)[k] for file, k in zip(files, kept, strict=True)])
+            for of in ("clients", "donors")
+        )
+        if lost := set(np.concatenate([file.clients for file in files])) - set(clients):
+            raise InputError(f"client {min(lost)!r} has no cells left of a type that is kept; leave it out")
+        labels = pd.Index(types).get_indexer(pd.Index(names)).astype(np.int64)
+        return cls(matrix, space.names, space.symbols, labels, types, clients, donors, said)
+
+    def labelled_by(self, types: tuple[str, ...]) -> "Cells":
+        """The same cells under the label registry of an earlier run; InputError for a type that it lacks."""
+        if unknown := set(self.types) - set(types):
+            raise InputError(f"the weights know no cell type {', '.join(sorted(unknown))}; remove these cells")
+        position = np.array([types.index(name) for name in self.types], dtype=np.int64)
+        return replace(self, labels=position[self.labels], types=types)
+
+
+@dataclass(frozen=True)
+class _File:
+    """What is known of a file before its counts are read; ``labels`` are names, "" for a cell to be left out."""
+
+    path: Path
+    place: str
+    name: str
+    labels: np.ndarray
+    clients: np.ndarray
+    donors: np.ndarray
+    cells: np.ndarray
+    genes: genes.GeneNames
+    said: str
+
+    @classmethod
+    def of(cls, path: Path, reading: Reading, alone: bool) -> "_File":
+        with opened(path) as file:
+            place = counts.find(file, reading.counts, reading.preprocess)
+            obs = table(file["obs"], (reading.label_key, reading.client_key, reading.donor_key))
+            columns = (reading.gene_key, *genes.SYMBOL_COLUMNS, *genes.ID_COLUMNS)
+            var = table(file["raw/var" if place == "raw/X" else "var"], columns)
+            n_cells, n_genes = counts.shape(file[place])
+            if (n_cells, n_genes) != (len(obs), len(var)) or 0 in (n_cells, n_genes):
+                raise InputError(
+                    f"{place} has {n_cells} cells x {n_genes} genes, obs {len(obs)} and var {len(var)} rows"
+                )
+            labels, said = clean_labels(obs, reading.label_key, reading.drop_unlabelled)
+            clients = np.full(n_cells, "all" if alone else path.stem, dtype=object)
+            if alone and reading.client_key is not None:
+                clients = column(obs, reading.client_key, "data.client_key")
+                if len(set(clients)) == 1:
+                    raise InputError(
+                        f"data.client_key={reading.client_key}: all cells belong to {clients[0]!r}; name a column with "
+                        "several clients, or cut the cells with split=iid data.client_key=null"
+                    )
+            donors = clients if reading.donor_key is None else column(obs, reading.donor_key, "data.donor_key")
+            if not alone:  # donor 1 of one site is not donor 1 of another
+                donors = clients + "/" + donors if reading.donor_key is not None else clients
+            names = genes.GeneNames.of(var, reading.gene_key)
+        cells = obs.index.astype(str).to_numpy()
+        return cls(path, place, path.stem, labels, clients, donors, cells, names, said and f"{path.stem}: {said}")
+
+
+def _assemble(
+    files: list[_File], kept: list[np.ndarray], space: genes.GeneSpace, reading: Reading
+) -> tuple[sparse.csr_matrix, list[str]]:
+    """One matrix of all files' kept cells and all genes, and where each file's counts were found.
+
+    Filled block by block into arrays that are made once: at no time is there a second copy.
+    """
+    room = 0
+    for file in files:
+        with opened(file.path) as h5:
+            room += counts.stored(h5[file.place])
+    values, columns = np.empty(room, dtype=np.float32), np.empty(room, dtype=np.int32)
+    lengths, filled = [np.zeros(1, dtype=np.int64)], 0
+    for file, keep, position in zip(files, kept, space.positions, strict=True):
+        done = 0
+        with opened(file.path) as h5:
+            for block in counts.blocks(h5[file.place]):
+                if reading.preprocess and (what := counts.not_counts(block)):
+                    raise InputError(f"{file.place} holds {what}; {counts.advice(h5)}")
+                check_range(block.data, file.place)
+                block = _renamed(block, position, len(space.names))[keep[done : (done := done + block.shape[0])]]
+                values[filled : filled + block.nnz], columns[filled : filled + block.nnz] = block.data, block.indices
+                lengths.append(np.diff(block.indptr))
+                filled += block.nnz
+    indptr = np.concatenate(lengths).cumsum()
+    matrix = sparse.csr_matrix((values[:filled], columns[:filled], indptr), shape=(len(indptr) - 1, len(space.names)))
+    first = 0
+    for file, keep in zip(files, kept, strict=True):
+        if not reading.keep_empty:
+            check_empty(matrix, first, int(keep.sum()), file.path)
+        first += int(keep.sum())
+    cells = np.concatenate([file.cells[keep] for file, keep in zip(files, kept, strict=True)])
+    origins = np.concatenate([[file.path.name] * int(keep.sum()) for file, keep in zip(files, kept, strict=True)])
+    check_copies(matrix, cells, origins)
+    return matrix, [
+        f"{file.name}: {'counts' if reading.preprocess else 'features'} from {file.place}" for file in files
+    ]
+
+
+def _renamed(block: sparse.csr_matrix, position: np.ndarray, n_genes: int) -> sparse.csr_matrix:
+    renamed = sparse.csr_matrix(
+        (block.data, position[block.indices].astype(np.int32), block.indptr), (block.shape[0], n_genes)
+    )
+    renamed.sum_duplicates()
+    return renamed

@@ -1,0 +1,1 @@
+"""Where files come from: this machine, this package, a download, a simulator."""

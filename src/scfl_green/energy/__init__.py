@@ -1,0 +1,1 @@
+"""What training and transfer cost: the meter, its ledger, floating-point operations, EAPS."""

@@ -1,0 +1,175 @@
+"""The energy meter: one CodeCarbon tracker a process, and a ledger that shares its readings out."""
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import psutil
+import pytorch_lightning as pl
+from codecarbon.core.cpu import DEFAULT_POWER_PER_CORE
+from codecarbon.core.util import count_cpus
+from codecarbon.external.hardware import CPU
+from codecarbon.input import DataSource
+
+from scfl_green.energy.hardware import make_tracker
+from scfl_green.energy.ledger import FIT, OTHER, VALIDATE, Key, Ledger, Reading
+from scfl_green.errors import InputError
+
+
+def carbon_intensity(country: str) -> float:
+    """Mean kg CO2e per kWh of a country's electricity, from CodeCarbon's table (Our World in Data).
+
+    InputError for a code (ISO 3166 alpha-3) that is not in it, for which CodeCarbon itself would return a number.
+    """
+    known = DataSource().get_global_energy_mix_data()
+    if country not in known:
+        raise InputError(f"carbon.country={country}: not a country with a known energy mix; use a code such as DEU")
+    return known[country]["carbon_intensity"] / 1e3
+
+
+class EnergyMeter(Ledger):
+    """One CodeCarbon tracker for a run, whose readings are shared out among phases, rounds and clients.
+
+    The tracker's clock ticks too coarsely for a client's fit, so it measures from one ``read`` to the next. Every
+    joule that was read is in exactly one entry; what lies outside any phase is ``other``. No network is used.
+    """
+
+    def __init__(
+        self,
+        country: str,
+        cpu_watts: float | None = None,
+        ram_watts: float | None = None,
+        network_kwh_per_gb: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.network_kwh_per_gb = network_kwh_per_gb
+        self.country, self.intensity = country, carbon_intensity(country)
+        self.given = {"cpu": cpu_watts, "ram": ram_watts}
+        # Of the minute before, as a share of all cores: what else ran.
+        self.load_at_start = psutil.getloadavg()[0] / (psutil.cpu_count() or 1)
+        self._open: list[Key] = [(OTHER, 0, "")]
+        self._tracker = make_tracker(country, cpu_watts, ram_watts)
+        self._tracker.start_task("run")
+        self._clock = _clock()
+
+    @contextmanager
+    def phase(self, phase: str, round_number: int = 0, client: str = "") -> Iterator[None]:
+        """Charges what happens inside to this phase; a phase opened within another pauses the outer one."""
+        self._charge()
+        self._open.append((phase, round_number, client))
+        depth = len(self._open)
+        try:
+            yield
+        finally:
+            self._charge()
+            # An inner phase that an exception left open ends with this one.
+            del self._open[depth - 1 :]
+
+    @contextmanager
+    def elsewhere(self) -> Iterator[None]:
+        """Charges nothing for the time inside, in which other processes work and keep ledgers of their own."""
+        self._charge()
+        try:
+            yield
+        finally:
+            self._clock = _clock()
+
+    def taken(self) -> Ledger:
+        """All entries and charges so far, which leave this ledger: what a process hands on to the one that reads."""
+        self._charge()
+        taken = Ledger(self.entries, self.unread)
+        self.entries, self.unread = {}, {}
+        return taken
+
+    def _charge(self) -> None:
+        now = _clock()
+        self.charge(self._open[-1], now[0] - self._clock[0], now[1] - self._clock[1])
+        self._clock = now
+
+    def read(self) -> None:
+        """Measure the energy since the last reading and share it out among the entries."""
+        self._charge()
+        used = self._tracker.stop_task()
+        self._tracker.start_task("run")
+        self._clock = _clock()
+        if used is None or used.energy_consumed <= 0:
+            raise RuntimeError("CodeCarbon measured no energy since the last reading; the run's figures would lie")
+        reading = Reading(used.cpu_energy, used.gpu_energy, used.ram_energy)
+        if min(vars(reading).values()) < 0:
+            raise RuntimeError(f"CodeCarbon measured a negative energy: {reading}")
+        self.share_out(reading, self.intensity)
+
+    def close(self) -> None:
+        """Stop the tracker; what was not read is lost."""
+        self._tracker.stop()
+
+    def transfer(self) -> tuple[float, float]:
+        """kWh and kg CO2e of moving the bytes of training so far."""
+        kwh = sum(self.moved()) / 1e9 * self.network_kwh_per_gb
+        return kwh, kwh * self.intensity
+
+    @property
+    def mode(self) -> str:
+        """How each part was measured and with what power, and where that comes from, e.g. ``cpu: cpu_load x 8 W
+        (guessed: 4 W a thread), ram: constant 10 W (estimated from its size)``."""
+        parts = []
+        for hardware in self._tracker._hardware:
+            name = type(hardware).__name__.lower()
+            given = "given" if self.given.get(name) else None
+            if isinstance(hardware, CPU) and hardware._mode not in ("cpu_load", "constant"):
+                parts.append(f"cpu: {hardware._mode}, measured for the whole machine")
+            elif isinstance(hardware, CPU):
+                guess = hardware._tdp == DEFAULT_POWER_PER_CORE * count_cpus()
+                known = f"guessed: {DEFAULT_POWER_PER_CORE} W a thread" if guess else f"of a {hardware._model}"
+                parts.append(f"cpu: {hardware._mode} x {hardware._tdp:g} W ({given or known})")
+            elif name == "ram":
+                parts.append(f"ram: constant {hardware.total_power().W:g} W ({given or 'estimated from its size'})")
+            else:
+                parts.append(f"{name}: measured by its driver")
+        return ", ".join(sorted(parts))
+
+
+def _clock() -> tuple[float, float]:
+    """Wall and CPU seconds, those of child processes that have ended included."""
+    used = os.times()
+    return time.perf_counter(), time.process_time() + used.children_user + used.children_system
+
+
+class MeasureEmissions(pl.Callback):
+    """The CodeCarbon callback: charges a fit to its phase of the meter, and validation within it to its own.
+
+    ``fit_as`` names the phase where a fit is not to count as the run's training. Works with any Trainer:
+    ``Trainer(callbacks=[MeasureEmissions(EnergyMeter("DEU"))])``.
+    """
+
+    def __init__(self, meter: EnergyMeter, round_number: int = 0, client: str = "", fit_as: str = FIT) -> None:
+        self.meter, self.place, self.fit_as = meter, (round_number, client), fit_as
+        self._phases: list[Any] = []
+
+    def _enter(self, phase: str) -> None:
+        self._phases.append(self.meter.phase(phase, *self.place))
+        self._phases[-1].__enter__()
+
+    def _leave(self) -> None:
+        self._phases.pop().__exit__(None, None, None)
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        self._enter(self.fit_as if stage == FIT else stage)
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.state.fn == FIT:
+            self._enter(VALIDATE)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.state.fn == FIT:
+            self._leave()
+
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        self._leave()
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        # Lightning skips teardown after an exception.
+        while self._phases:
+            self._leave()

@@ -1,0 +1,158 @@
+"""What is seen of a run while it runs: a progress bar, metrics.csv and loggers such as Weights & Biases."""
+
+import math
+import netrc
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlparse
+
+import pandas as pd
+from pytorch_lightning.loggers import Logger, WandbLogger
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from scfl_green.energy.ledger import FIT
+from scfl_green.energy.meter import EnergyMeter
+from scfl_green.security.confidential import public
+from scfl_green.training.checkpoint import Checkpoint
+
+
+def wandb_mode() -> Any:
+    """``WANDB_MODE`` where it is set; else online where there is a key for the server; else offline."""
+    if mode := os.environ.get("WANDB_MODE"):
+        return mode
+    if os.environ.get("WANDB_API_KEY"):
+        return "online"
+    host = urlparse(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname or ""
+    try:
+        entry = netrc.netrc(os.environ.get("NETRC")).authenticators(host)
+    except (OSError, netrc.NetrcParseError):
+        entry = None
+    return "online" if entry else "offline"
+
+
+def wandb_logger(folder: str, project: str, name: str, group: str | None, tags: Sequence[str]) -> Logger:
+    """A W&B run of its own, online if that takes no more than a few seconds, else offline.
+
+    Neither command line, host, paths, console nor code are captured.
+    """
+    import wandb
+
+    off = ("disable_code", "disable_git", "x_disable_machine_info", "x_disable_meta", "x_disable_stats", "silent")
+    # For a process that has no key, wandb would ask; for one that has no network, it would wait 90 seconds.
+    settings = wandb.Settings(
+        init_timeout=15,
+        login_timeout=15,
+        console="off",
+        host="-",  # else this machine's name, whatever is switched off
+        symlink=False,
+        x_save_requirements=False,
+        **dict.fromkeys(off, True),
+    )
+
+    def start(mode: Any) -> wandb.Run:
+        about: dict[str, Any] = {"dir": folder, "project": project, "name": name, "group": group, "tags": list(tags)}
+        return wandb.init(mode=mode, settings=settings, reinit="finish_previous", **about)
+
+    try:
+        run = start(wandb_mode())
+    except wandb.errors.Error as error:
+        print(f"Weights & Biases cannot be reached ({type(error).__name__}); this run is logged offline")
+        run = start("offline")
+    return _OneRun(experiment=run, save_dir=folder)
+
+
+class _OneRun(WandbLogger):
+    """Lightning's logger, which leaves the run open so that the next job of a process would log into it."""
+
+    def finalize(self, status: str) -> None:
+        super().finalize(status)
+        self.experiment.finish(exit_code=0 if status == "success" else 1)
+        # W&B's own log is full of paths, and lies in the folder that others are sent to look at a run offline.
+        shutil.rmtree(self.experiment.settings.log_dir, ignore_errors=True)
+
+
+class Tracker:
+    """Told of every finished round or epoch: draws a bar on a terminal and prints plain lines elsewhere, appends
+    to ``metrics.csv``, logs to the loggers that ``make_loggers`` makes (by name, when there is first something
+    to log, so that what fails before has left nothing behind). What a killed run had told, by its ``checkpoint``, is
+    told again."""
+
+    def __init__(
+        self,
+        folder: Path,
+        meter: EnergyMeter,
+        config: dict[str, Any],
+        make_loggers: Callable[[], dict[str, Logger]],
+        checkpoint: Checkpoint,
+    ) -> None:
+        self.folder, self.path = folder, folder / "metrics.csv"
+        self.told: list[tuple[str, int, dict[str, float]]] = checkpoint.state.setdefault("told", [])
+        self.meter, self.config, self.make_loggers = meter, config, make_loggers
+        console = Console()
+        self.bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=10),  # all of it fits 80 columns
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[status]}"),
+            TimeElapsedColumn(),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self.task = self.bar.add_task("training", total=None, status="")
+
+    @cached_property
+    def loggers(self) -> list[Logger]:
+        loggers = list(self.make_loggers().values())
+        for logger in loggers:
+            logger.log_hyperparams(public(self.config))
+        return loggers
+
+    def __enter__(self) -> "Tracker":
+        self.path.unlink(missing_ok=True)
+        self.bar.start()
+        for unit, step, metrics in self.told:
+            self._write(unit, step, metrics)
+        return self
+
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        self.bar.stop()
+        for logger in self.__dict__.get("loggers", []):
+            logger.finalize("success" if error is None else "failed")
+
+    def report(self, unit: str, total: int, step: int, metrics: dict[str, float]) -> None:
+        self.meter.read()
+        self.meter.write(self.folder / "energy.csv")  # what is killed leaves what it had used
+        used = self.meter.total(FIT)
+        metrics |= {"emissions/co2eq_g": used.emissions_kg * 1e3, "emissions/energy_wh": used.energy_kwh * 1e3}
+        self.told.append((unit, step, metrics))
+        self._write(unit, step, metrics)
+        stage = "validation" if "validation/accuracy" in metrics else "train"
+        score = metrics.get(f"{stage}/accuracy", math.nan)  # neither validation cells, nor scores of private training
+        status = f"{stage} accuracy {score:.3f}  {metrics['emissions/co2eq_g']:.4f} g CO2e"
+        self.bar.update(self.task, description=unit, total=total, completed=step, status=status)
+        if self.bar.disable:
+            print(f"{unit} {step}/{total}  {status}", flush=True)
+
+    def _write(self, unit: str, step: int, metrics: dict[str, float]) -> None:
+        row = pd.DataFrame([{unit: step, **metrics}])
+        row.to_csv(self.path, mode="a", header=not self.path.exists(), index=False)
+        for logger in self.loggers:
+            logger.log_metrics(metrics, step=step)
+
+    def finish(self, record: dict[str, Any], tables: dict[str, pd.DataFrame]) -> None:
+        """What is public of the run's record becomes the summary of its W&B run, and a table beside those given."""
+        record = public(record)
+        of_record = pd.DataFrame({"field": record.keys(), "value": map(str, record.values())})
+        for logger in self.loggers:
+            if isinstance(logger, WandbLogger):
+                import wandb
+
+                # Not as tables of W&B, which are artifacts that tell the path of this user's home.
+                pages = {name: wandb.Html(table.to_html()) for name, table in {"record": of_record, **tables}.items()}
+                logger.experiment.log(pages)
+                logger.experiment.summary.update(record)

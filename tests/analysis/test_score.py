@@ -1,0 +1,73 @@
+"""Scores: laws, and the error rates that are stated."""
+
+import numpy as np
+import pytest
+
+from scfl_green.analysis.score import pareto, ratio, winners
+from scfl_green.energy.eaps import eaps
+
+RNG = np.random.default_rng(0)
+
+
+def runs(n: int, factor: float = 1.0, noise: float = 0.05) -> np.ndarray:
+    return factor * np.exp(RNG.normal(0, noise, n))
+
+
+def test_eaps_is_f1_over_emissions() -> None:
+    assert eaps(0.9, 0.001) == pytest.approx(900)
+    assert eaps(0.9, 0.0) is None
+    assert eaps(0.9, 0.001) > eaps(0.8, 0.001) > eaps(0.8, 0.002)
+    assert eaps(0.9, 0.001 * 7) == pytest.approx(eaps(0.9, 0.001) / 7)
+
+
+def test_a_ratio_does_not_depend_on_units_or_the_order_of_repeats() -> None:
+    one, other = runs(5), runs(5, 2.0)
+    first = ratio(one, other)
+    assert first.low < first.estimate < first.high
+    order = [3, 1, 4, 0, 2]
+    for again in (ratio(one * 381, other * 381), ratio(one[order], other[order])):
+        assert (again.estimate, again.low, again.high) == pytest.approx((first.estimate, first.low, first.high))
+    turned = ratio(other, one)
+    assert (turned.low, turned.high) == pytest.approx((1 / first.high, 1 / first.low))
+
+
+def test_what_all_repeats_share_does_not_widen_the_interval() -> None:
+    day = runs(5, noise=2.0)
+    one, other = runs(5), runs(5, 1.5)
+    assert ratio(one * day, other * day).high == pytest.approx(ratio(one, other).high)
+
+
+def test_two_repeats_prove_nothing() -> None:
+    assert ratio([1, 1], [2, 2]).high == float("inf")
+    assert set(winners({"a": [5.0, 5.0], "b": [1.0, 1.0]})) == {"a", "b"}
+
+
+@pytest.mark.parametrize("n", [3, 5])
+def test_the_interval_misses_as_often_as_it_says(n: int) -> None:
+    missed = sum(ratio(runs(n), runs(n)).excludes(1.0) for _ in range(400))
+    assert missed / 400 == pytest.approx(0.05, abs=0.035)
+
+
+@pytest.mark.parametrize("n", [3, 5])
+def test_identical_methods_tie(n: int) -> None:
+    named = sum(len(winners({name: runs(n) for name in "abcd"})) == 1 for _ in range(100))
+    assert named <= 5
+
+
+def test_nothing_is_known_of_a_run_that_failed() -> None:
+    for other in ([1.0, 1.0, 0.0], [1.0, 1.0, float("nan")]):
+        assert set(winners({"a": [1.0, 1.0, 1.0], "b": other})) == {"a", "b"}
+
+
+def test_a_clear_winner_is_named_and_close_ones_tie() -> None:
+    named = [winners({"a": runs(3, 2.0), "b": runs(3), "c": runs(3, 1.2)}) for _ in range(50)]
+    assert sum(won == ["a"] for won in named) >= 48
+    close = winners({"a": [2.0, 2.1, 1.9], "b": [1.95, 2.12, 1.93], "c": [1.0, 1.0, 1.01]})
+    assert sorted(close) == ["a", "b"]
+
+
+def test_the_front_holds_what_nothing_beats() -> None:
+    points = {"best": (0.95, 5.0), "cheap": (0.9, 1.0), "worse": (0.9, 2.0), "middle": (0.93, 2.0), "bad": (0.5, 9.0)}
+    assert pareto(points) == ["best", "middle", "cheap"]
+    assert pareto({name: (f1, 1e3 * e) for name, (f1, e) in points.items()}) == ["best", "middle", "cheap"]
+    assert sorted(pareto({"a": (0.9, 1.0), "b": (0.9, 1.0)})) == ["a", "b"]

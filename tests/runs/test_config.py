@@ -1,0 +1,180 @@
+"""The configuration: every choice works, and every wrong value is refused in one line before anything is trained."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+
+from conftest import CHOICES, CONFIGS, NEEDS, compose_config, start_program
+from scfl_green.errors import InputError
+from scfl_green.models.base import CellClassifier
+from scfl_green.runs import settings
+
+MODELS = sorted(path.stem for path in (CONFIGS / "model").glob("*.yaml"))
+OPTS = sorted(path.stem for path in (CONFIGS / "opt").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("choice", CHOICES)
+def test_every_choice_composes_and_instantiates(tmp_path: Path, choice: str) -> None:
+    cfg = compose_config(tmp_path, choice, *NEEDS.get(choice, []))
+    settings.check(OmegaConf.to_container(cfg, resolve=True))
+    group = choice.split("=")[0]
+    if group in ("data", "logger", "model", "split"):
+        targets = {"data": [cfg.data.source], "logger": [*cfg.logger.values()]}.get(group, [cfg.get(group)])
+        made = [instantiate(target, _partial_=True, _convert_="all") for target in targets]
+    else:
+        made = [instantiate(cfg[group], _convert_="all")] if group in cfg else [None]
+    assert all(thing is not None or group in ("opt", "experiment", "launcher", "privacy") for thing in made)
+
+
+def build(folder: Path, *overrides: str) -> CellClassifier:
+    cfg = compose_config(folder, *overrides)
+    return instantiate(cfg.model, n_genes=200, n_types=9, _convert_="all")
+
+
+def size(model: CellClassifier) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("opt", OPTS)
+@pytest.mark.parametrize("model", MODELS)
+def test_every_opt_changes_what_it_names_and_nothing_else(tmp_path: Path, model: str, opt: str) -> None:
+    base, cfg = (compose_config(tmp_path, f"model={model}", f"opt={o}") for o in ("baseline", opt))
+    changed = {
+        "size": size(build(tmp_path, f"model={model}", f"opt={opt}")) - size(build(tmp_path, f"model={model}")),
+        "batch": cfg.data.batch_size - base.data.batch_size,
+        "precision": cfg.trainer.precision != base.trainer.precision,
+        "prune": cfg.prune != base.prune,
+    }
+    named = {
+        "small_batch": {"batch"},
+        "mixed_precision": {"precision"},
+        "reduce_complexity": {"size"},
+        "green": {"batch", "precision", "size"},
+        "prune": {"prune"},
+    }
+    assert {name for name, change in changed.items() if change} == named.get(opt, set())
+    assert changed["size"] <= 0
+    assert changed["batch"] <= 0
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_width_scales_every_framework(tmp_path: Path, model: str) -> None:
+    sizes = [size(build(tmp_path, f"model={model}", f"model.width={width}")) for width in (0.25, 0.5, 1.0, 2.0)]
+    assert sizes == sorted(set(sizes))
+
+
+def test_overrides_come_after_an_opt(tmp_path: Path) -> None:
+    cfg = compose_config(tmp_path, "opt=small_batch", "data.batch_size=24", "model.hidden=[7]")
+    assert cfg.data.batch_size == 24
+    assert cfg.model.hidden == [7]
+
+
+def test_central_training_has_as_many_epochs_as_a_federation(tmp_path: Path) -> None:
+    cfg = compose_config(tmp_path, "regime=central", "federation.rounds=7", "federation.local_epochs=2")
+    assert cfg.regime.epochs == cfg.trainer.max_epochs == 14
+
+
+WRONG = {
+    "trainer.max_epochs=abc": "trainer.max_epochs=abc",
+    "trainer.max_epochs=0": "trainer.max_epochs=0",
+    "trainer.precision=half": "trainer.precision=half",
+    "data.batch_size=0": "data.batch_size=0",
+    "data.batch_size=1.5": "data.batch_size=1.5",
+    "data.n_genes=-3": "data.n_genes=-3",
+    "split.test=1.2": "split.test=1.2",
+    "split.test_share=0": "split.test_share=0",
+    "split=dirichlet split.alpha=0": "split.alpha=0",
+    "data.preprocess=scaled": "data.preprocess=scaled",
+    "split.newcomers=-1": "split.newcomers",
+    "federation.rounds=0": "federation.rounds=0",
+    "federation.min_cells=-1": "federation.min_cells=-1",
+    "model.width=0": "model.width=0",
+    "model.hidden=[100,x]": "model.hidden",
+    "model.optimizer.lr=fast": "model.optimizer.lr=fast",
+    "carbon.country=Germany": "carbon.country=Germany",
+    "carbon.cpu_watts=-5": "carbon.cpu_watts",
+    "seed=-1": "seed=-1",
+    "opt=prune prune.fraction=1.0": "prune.fraction=1.0",
+    "opt=prune prune.after_round=5": "prune.after_round",
+    "threads=0": "threads=0",
+}
+
+
+@pytest.mark.parametrize("override", WRONG)
+def test_wrong_values_are_named(tmp_path: Path, override: str) -> None:
+    cfg = compose_config(tmp_path, *override.split())
+    with pytest.raises(InputError, match="should") as raised:
+        settings.check(OmegaConf.to_container(cfg, resolve=True))
+    assert WRONG[override] in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "override", ["gradient_clip_val=1", "gradient_clip_val=0.5", "accumulate_grad_batches=2", "max_steps=1"]
+)
+def test_what_a_packed_step_would_ignore_is_refused(tmp_path: Path, override: str) -> None:
+    cfg = compose_config(tmp_path, f"+trainer.{override}")
+    with pytest.raises(InputError, match=rf"trainer.{override.split('=')[0]} .*set trainer.packed=false"):
+        settings.check(OmegaConf.to_container(cfg, resolve=True))
+    cfg.trainer.packed = False
+    settings.check(OmegaConf.to_container(cfg, resolve=True))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["trainer.max_epochs=abc"], "trainer.max_epochs=abc"),
+        (["+model.optimizer.foo=1"], "model.optimizer"),
+        (["federation.strategy.min_train_nodes=10", "logger=none"], "there are 4 clients"),
+        (["regime=foo"], "Could not find 'regime/foo'"),
+        (["data.bath_size=3"], "data.bath_size"),
+        (["trainer.precision=16-mixed", "trainer=cpu"], "a CPU has no fp16"),
+        (["split.newcomers=[Nobody]"], "the clients are Fasolino"),
+        (["regime=finetune"], "python train.py split.newcomers=1"),
+        (["data=h5ad", "data.path=none.h5ad"], "no file at none.h5ad"),
+    ],
+)
+def test_a_users_mistake_ends_in_one_line(tmp_path: Path, overrides: list[str], said: str) -> None:
+    ended = start_program(tmp_path, *overrides)
+    assert ended.returncode != 0
+    assert len(ended.stderr.strip().splitlines()) == 1
+    assert ended.stderr.startswith("error: ")
+    assert said in ended.stderr
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+def test_help_and_the_configuration_need_no_torch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "torch.py").write_text("raise ImportError('torch was imported')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    ended = start_program(tmp_path, "--cfg", "job")
+    assert ended.returncode == 0, ended.stderr
+    assert "regime:" in ended.stdout
+
+
+def test_torch_is_the_version_that_was_tested() -> None:
+    tested = (CONFIGS.parent / "constraints.txt").read_text()
+    assert f"torch=={torch.__version__.split('+')[0]}" in tested
+
+
+def test_published_recipes_are_the_papers(tmp_path: Path) -> None:
+    actinn = compose_config(tmp_path, "experiment=published")
+    assert (actinn.model.optimizer.lr, actinn.data.batch_size) == (1e-4, 128)
+    model = instantiate(actinn.model, n_genes=10, n_types=3, _convert_="all")
+    configured = model.configure_optimizers()
+    scheduler = configured["lr_scheduler"]["scheduler"]
+    for _ in range(1000):
+        configured["optimizer"].step()
+        scheduler.step()
+    assert scheduler.get_last_lr() == [pytest.approx(0.95e-4)]
+    assert compose_config(tmp_path, "experiment=published", "opt=small_batch").data.batch_size == 16
+    scdlc = compose_config(tmp_path, "experiment=published", "model=scdlc")
+    assert (scdlc.data.n_genes, scdlc.model.steps) == (100, 100)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_every_framework_has_a_published_recipe_and_reduced_sizes(model: str) -> None:
+    for place in ("recipes/published", "sizes/reduce_complexity", "sizes/green"):
+        assert (CONFIGS / place / f"{model}.yaml").exists()

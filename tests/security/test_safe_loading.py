@@ -1,0 +1,387 @@
+"""What is loaded cannot run code: names are limited, weights are tied to their hash, and nothing reads pickles."""
+
+import ast
+import hashlib
+import importlib
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from omegaconf import OmegaConf
+from safetensors.torch import load_file, save_file
+
+from conftest import CHOICES, CONFIGS, NEEDS, ROOT, compose_config, start_program
+from scfl_green.data.sources.local import fetched
+from scfl_green.errors import InputError
+from scfl_green.runs.artifacts import read_model
+from scfl_green.runs.run import run
+from scfl_green.security import targets
+from scfl_green.security.guard import guard
+
+HOSTILE = [
+    "builtins.eval",
+    "builtins.exec",
+    "builtins.__import__",
+    "eval",
+    "os.system",
+    "os.popen",
+    "posix.system",
+    "subprocess.run",
+    "subprocess.Popen",
+    "functools.partial",
+    "pathlib.Path.read_text",
+    "pathlib.Path",
+    "importlib.import_module",
+    "runpy.run_path",
+    "code.interact",
+    "pickle.loads",
+    "numpy.load",
+    "yaml.unsafe_load",
+    "joblib.load",
+    "ctypes.CDLL",
+    "shutil.rmtree",
+    "socket.create_connection",
+    "webbrowser.open",
+    "hydra.utils.instantiate",
+    "hydra.utils.call",
+    "hydra.utils.get_method",
+    "hydra._internal.utils._locate",
+    "torch.load",
+    "torch.hub.load",
+    "torch.jit.load",
+    "torch.serialization.load",
+    "torch.compile",
+    "torch.utils.cpp_extension.load",
+    "torch.utils.cpp_extension.load_inline",
+    "torch.optim",
+    "torch.optim.lr_scheduler",
+    "torch.optim.optimizer.os.system",
+    "torch.optim.optimizer.torch.load",
+    "torch.optim.optimizer.functools.partial",
+    "torch.optim.lr_scheduler.partial",
+    "torch.optim.lr_scheduler.Counter",
+    "torch.optim.lr_scheduler.types.FunctionType",
+    "torch.optim.optimizer.register_optimizer_step_pre_hook",
+    "torch.optim.swa_utils.update_bn",
+    "torch.optim.Adam.load_state_dict",
+    "torch.optim._functional.adam",
+    "torch.optim.optimizer._RequiredParameter",
+    "torch.optimism.Adam",
+    "torch.optim.NoSuchThing",
+    "pytorch_lightning.core.saving.load_from_checkpoint",
+    "pytorch_lightning.LightningModule.load_from_checkpoint",
+    "pytorch_lightning.Trainer.fit",
+    "pytorch_lightning.cli.LightningCLI",
+    "pytorch_lightning.callbacks.model_checkpoint.os.system",
+    "pytorch_lightning.callbacks.model_checkpoint.shutil.rmtree",
+    "pytorch_lightning.callbacks.model_checkpoint.torch.load",
+    "pytorch_lightning.utilities.cloud_io.load",
+    "lightning_fabric.utilities.cloud_io._load",
+    "torchmetrics.classification.accuracy.Tensor",
+    "flwr.serverapp.strategy.fedavg.log",
+    "flwr.serverapp.strategy.fedavg.Callable",
+    "flwr.simulation.run_simulation",
+    "scfl_green",
+    "scfl_green.models",
+    "scfl_green.models.actinn",
+    "scfl_green.runs.run.run",
+    "scfl_green.data.reading.cells.Path.read_text",
+    "scfl_green.data.sources.local.os.remove",
+    "scfl_green.data.sources.local.contents",
+    "scfl_green.files.write_atomically",
+    "scfl_green.models.prune.Prune.__call__",
+    "scfl_green.training.callbacks.torch.load",
+    "scfl_green.training.callbacks.pl.Trainer",
+    "scfl_green.training.callbacks.InputError",
+    "scfl_green.models.base.F.cross_entropy",
+    "scfl_green.models.base.scaled.__globals__",
+    "scfl_green.models.actinn.CellClassifier.load_from_checkpoint",
+    "scfl_green.models.actinn.ACTINN.load_from_checkpoint",
+    "scfl_green.models.__builtins__.eval",
+    "scfl_green.runs.tracking.wandb_mode",
+    "scfl_green.trackingwandb_logger",
+    " torch.optim.Adam",
+    "torch.optim.Adam\n",
+    "torch.optim. Adam",
+    "torch.optim.\u0410dam",
+    "\uff54orch.optim.Adam",
+    "torch\u2024optim\u2024Adam",
+    ".torch.optim.Adam",
+    "torch..optim.Adam",
+    "torch.optim.Adam.",
+    "..models.actinn.ACTINN",
+    "torch/optim/Adam",
+    "torch.optim:Adam",
+    "",
+    " ",
+    "???",
+    None,
+    7,
+    ["torch.optim.Adam"],
+    {"_target_": "torch.optim.Adam"},
+]
+
+
+@pytest.mark.parametrize("name", HOSTILE, ids=lambda name: ascii(name)[:50])
+def test_a_hostile_name_is_refused_at_any_depth_in_one_clear_line(name: Any) -> None:
+    for config in (
+        {"model": {"_target_": name, "_partial_": True}},
+        {"model": {"optimizer": [{"x": [{"_target_": name, "_args_": ["true"]}]}]}},
+        {"model": {"_target_": "torch.optim.Adam", "params": {"_target_": name}}},
+    ):
+        with pytest.raises(InputError, match=r"model.*_target_=") as raised:
+            targets.check(config)
+        assert "\n" not in str(raised.value)
+        assert str(raised.value).isascii()
+
+
+@pytest.mark.parametrize("choice", CHOICES)
+def test_every_choice_of_every_group_names_only_what_it_may(tmp_path: Path, choice: str) -> None:
+    cfg = compose_config(tmp_path, choice, *NEEDS.get(choice, []))
+    targets.check(OmegaConf.to_container(cfg, resolve=True), cfg.trusted)
+
+
+def test_every_name_in_every_file_is_allowed_and_every_allowed_name_of_ours_exists() -> None:
+    named = {name for file in CONFIGS.rglob("*.yaml") for name in _values(yaml.safe_load(file.read_text()), "_target_")}
+    assert len(named) > 25
+    targets.check([{"_target_": name} for name in named if name not in targets.HYDRAS])
+    for name in targets.OURS:
+        try:
+            importlib.import_module(name)
+        except ModuleNotFoundError:
+            targets.check({"_target_": name})
+
+
+def _values(config: Any, key: str) -> Iterator[str]:
+    if isinstance(config, dict):
+        yield from (value for name, value in config.items() if name == key)
+        for below in config.values():
+            yield from _values(below, key)
+
+
+def test_more_is_allowed_only_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "my_lab.py").write_text("from os import system\nclass Net: pass\nmade = Net()\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    for trusted in ((), ["my"], ["my_lab.Net2"]):
+        with pytest.raises(InputError, match=r"trusted=\[MODULE\]"):
+            targets.check({"_target_": "my_lab.Net"}, trusted)
+    for trusted in (["my_lab"], ["my_lab.Net"]):
+        targets.check({"_target_": "my_lab.Net"}, trusted)
+    for name in ("my_lab.system", "my_lab.made", "my_lab.Net.__init__"):
+        with pytest.raises(InputError):
+            targets.check({"_target_": name}, ["my_lab"])
+    for trusted in ("my_lab", [""], ["*"], [None], ["my_lab."]):
+        with pytest.raises(InputError, match="trusted: a list"):
+            targets.check({"_target_": "my_lab.Net"}, trusted)
+    assert compose_config(tmp_path, "trusted=[my_lab]", "model._target_=my_lab.Net").trusted == ["my_lab"]
+
+
+INDIRECT = [
+    {"evil": "os.system", "model": {"_target_": "${evil}"}},
+    {"a": "os", "model": {"_target_": "${a}.system"}},
+    {"model": "${oc.create:{_target_:os.system}}"},
+    {"model": "${oc.decode:'{_target_: os.system}'}"},
+    {"evil": "os.system", "model": "${oc.decode:'{x: [{_target_: \\${evil}}]}'}"},
+    {"parts": {"evil": {"_target_": "os.system"}}, "model": {"x": ["${parts.evil}"]}},
+]
+
+
+@pytest.mark.parametrize("config", INDIRECT, ids=str)
+def test_interpolations_hide_nothing(config: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match=r"_target_=(os\.system|\$\{evil\}|\\)"):
+        guard(OmegaConf.create(config))
+    with pytest.raises(InputError, match=r"_target_=(os\.system|\$\{evil\}|\\)"):
+        targets.check(OmegaConf.to_container(OmegaConf.create(config), resolve=True))
+    elsewhere = {key: value for key, value in config.items() if key != "model"}
+    with pytest.raises(InputError, match=r"(hydra\.callbacks\..*|parts\.evil\.)_target_=os\.system"):
+        guard(OmegaConf.create({"hydra": {"callbacks": {"more": config["model"]}}, **elsewhere}))
+
+
+BEFORE_US = [
+    "hydra.callbacks.sweep._target_=os.mkdir",
+    "+hydra.callbacks.more={_target_: shutil.copy, src: a, dst: b}",
+    "+hydra.callbacks.more={_target_: hydra.experimental.callbacks.PickleJobInfoCallback}",
+    "+hydra.callbacks.more={_target_: '${nothing}'}",
+    "hydra.launcher._target_=hydra_plugins.evil.Launcher",
+    "hydra.sweeper._target_=os.system",
+    "+hydra.job_logging.handlers.more={class: subprocess.Popen, args: [touch, evil]}",
+    "+hydra.job_logging.handlers.more={class: logging.handlers.SocketHandler}",
+    "+hydra.job_logging.handlers.more={class: logging.StreamHandler, stream: 'ext://os.environ'}",
+    "+hydra.job_logging.formatters.more={class: os.system}",
+    "+hydra.job_logging.handlers.more={class: logging.FileHandler, filename: /tmp/.profile}",
+    "+hydra.job_logging.handlers.more={class: logging.FileHandler, filename: '${hydra.runtime.output_dir}/../x.log'}",
+    "+hydra.job_logging.handlers.more={class: logging.FileHandler, filename: '${hydra.runtime.output_dir}/x.py'}",
+    "+hydra.job.env_set.LD_PRELOAD=evil.so",
+]
+
+
+@pytest.mark.parametrize("override", BEFORE_US)
+def test_what_hydra_makes_before_our_code_runs_is_checked_before(tmp_path: Path, override: str) -> None:
+    with pytest.raises(InputError, match=r"^hydra\.\w+\."):
+        compose_config(tmp_path, override)
+
+
+@pytest.mark.parametrize("group", ["job_logging", "hydra_logging"])
+@pytest.mark.parametrize("kind", ["handlers", "filters", "formatters"])
+def test_no_logger_is_made_by_a_function(group: str, kind: str) -> None:
+    with pytest.raises(InputError, match=rf"^hydra\.{group}\.{kind}\.more\.\(\)=os\.system"):
+        guard(OmegaConf.create({"hydra": {group: {kind: {"more": {"()": "os.system", "command": "true"}}}}}))
+
+
+@pytest.mark.parametrize(
+    "choice", ["hydra/job_logging=default", "hydra/job_logging=disabled", "hydra/job_logging=none"]
+)
+def test_hydras_own_choices_pass(tmp_path: Path, choice: str) -> None:
+    compose_config(tmp_path, choice)
+
+
+def test_the_program_refuses_before_anything_runs_or_is_written(tmp_path: Path) -> None:
+    (tmp_path / "mine/experiment").mkdir(parents=True)
+    (tmp_path / "mine/experiment/evil.yaml").write_text(
+        "# @package _global_\nhydra:\n  callbacks:\n    evil:\n      _target_: shutil.copy\n"
+        f"      src: {__file__}\n      dst: {tmp_path}/written\n"
+    )
+    for overrides in (
+        ["--config-dir", "mine", "experiment=evil"],
+        ["model._target_=os.system"],
+        ["-m", "seed=1,2", "hydra.launcher._target_=os.system"],
+        ["--experimental-rerun", "config.pickle"],
+        ["--exp=config.pickle"],
+    ):
+        ended = start_program(tmp_path, *overrides)
+        assert ended.returncode != 0
+        assert ended.stderr.startswith("error: ")
+        assert len(ended.stderr.strip().splitlines()) == 1
+        assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["evil.yaml"]
+
+
+QUICK = ["regime=central", "trainer.max_epochs=1", "data.n_genes=50", "logger=none", "trainer=cpu"]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("trained")
+    run(compose_config(folder, *QUICK))
+    return folder / "run"
+
+
+def test_weights_are_those_that_model_json_was_written_for(trained: Path, tmp_path: Path) -> None:
+    stored = (trained / "weights.safetensors").read_bytes()
+    about = json.loads((trained / "model.json").read_text())
+    assert about["weights_sha256"] == hashlib.sha256(stored).hexdigest() == read_model(str(trained)).sha256
+
+    def left(weights: bytes, **changed: Any) -> str:
+        (tmp_path / "weights.safetensors").write_bytes(weights)
+        kept = {key: value for key, value in (about | changed).items() if value is not None}
+        (tmp_path / "model.json").write_text(json.dumps(kept))
+        return str(tmp_path)
+
+    assert read_model(left(stored)).sha256 == about["weights_sha256"]
+    one_bit = stored[:-1] + bytes([stored[-1] ^ 1])
+    for folder in (lambda: left(one_bit), lambda: left(stored, weights_sha256="0" * 64)):
+        with pytest.raises(InputError, match="SHA-256 of weights"):
+            read_model(folder())
+    for wrong in (None, 7, ["x"]):
+        with pytest.raises(InputError, match="no weights_sha256"):
+            read_model(left(stored, weights_sha256=wrong))
+    pickled = b"\x80\x04cos\nsystem\n."
+    with pytest.raises(InputError, match="damaged files"):
+        read_model(left(pickled, weights_sha256=hashlib.sha256(pickled).hexdigest()))
+    for name in ("os.system", "torch.load", "scfl_green.models.actinn.CellClassifier.load_from_checkpoint"):
+        with pytest.raises(InputError, match=r"model\.json: model.*_target_="):
+            read_model(left(stored, model=about["model"] | {"_target_": name}))
+        with pytest.raises(InputError, match=r"optimizer\._target_="):
+            read_model(left(stored, model=about["model"] | {"optimizer": {"_target_": name}}))
+
+
+def test_a_run_refuses_weights_that_were_swapped(trained: Path, tmp_path: Path) -> None:
+    shutil.copytree(trained, tmp_path / "swapped")
+    weights = load_file(trained / "weights.safetensors")
+    save_file({name: value + 1 for name, value in weights.items()}, tmp_path / "swapped/weights.safetensors")
+    with pytest.raises(InputError, match="SHA-256 of weights"):
+        run(compose_config(tmp_path, f"weights={tmp_path}/swapped", *QUICK))
+
+
+@pytest.mark.parametrize("file", ["../a.h5ad", "/a.h5ad", ".h5ad", "authorized_keys", "x/a.h5ad", "a.h5ad\n"])
+def test_what_is_fetched_is_put_nowhere_else(tmp_path: Path, file: str) -> None:
+    with pytest.raises(InputError, match=r"data\.source\.file="):
+        fetched(file, None, str(tmp_path), lambda place: place.touch())
+
+
+@pytest.mark.parametrize(
+    "name", ["scfl_green.models.actinn.CellClassifier.load_from_checkpoint", "scfl_green.models.base.pl.Trainer"]
+)
+def test_a_run_looks_behind_the_names(tmp_path: Path, name: str) -> None:
+    with pytest.raises(InputError, match=r"model\._target_=.* no class or function that"):
+        run(compose_config(tmp_path, f"model._target_={name}", *QUICK))
+
+
+# The notebooks are run as they stand; a hostile reply is made to see that it is refused.
+EXCEPTIONS = {("tests/test_notebooks.py", "exec"), ("tests/test_bad_replies.py", "allow_pickle")}
+MODULES = {"pickle", "_pickle", "cPickle", "marshal", "shelve", "joblib", "dill", "cloudpickle", "runpy", "imp"}
+LOADERS = {"load", "load_all", "unsafe_load", "full_load", "unsafe_load_all", "full_load_all"}
+
+
+def forbidden(tree: ast.Module) -> Iterator[str]:
+    """What of a file could run what it reads."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from {alias.name.split(".")[0] for alias in node.names} & MODULES
+        elif isinstance(node, ast.ImportFrom):
+            yield from {str(node.module).split(".")[0]} & MODULES
+            yield from {f"{node.module}.{alias.name}" for alias in node.names} & {"os.system", "torch.load", "os.popen"}
+        elif isinstance(node, ast.Attribute) and ast.unparse(node) in (
+            "os.system",
+            "os.popen",
+            "torch.hub",
+            "pd.read_pickle",
+        ):
+            yield ast.unparse(node)
+        elif isinstance(node, ast.Call):
+            yield from _of_call(node)
+
+
+def _of_call(node: ast.Call) -> Iterator[str]:
+    called = ast.unparse(node.func)
+    given = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
+    yield from {called} & {"eval", "exec", "__import__"}
+    yield from (name for name in ("allow_pickle", "shell") if given.get(name, "False") != "False")
+    if called.endswith(("torch.load", "load_from_checkpoint")) and given.get("weights_only") != "True":
+        yield called
+    if called.startswith("yaml.") and called.split(".")[-1] in LOADERS:
+        yield called
+
+
+def test_nothing_in_the_tree_reads_what_can_run_code() -> None:
+    files = [
+        ROOT / "train.py",
+        *(f for of in ("src", "benchmarks", "scripts", "tests") for f in (ROOT / of).rglob("*.py")),
+    ]
+    assert len(files) > 60
+    found = {(str(file.relative_to(ROOT)), what) for file in files for what in forbidden(ast.parse(file.read_text()))}
+    assert found == EXCEPTIONS
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import pickle",
+        "from joblib import load",
+        "import dill.source",
+        "torch.load(f)",
+        "torch.load(f, weights_only=False)",
+        "np.load(f, allow_pickle=True)",
+        "np.load(f, allow_pickle=wanted)",
+        "eval(x)",
+        "os.system(x)",
+        "subprocess.run(x, shell=True)",
+        "yaml.load(f)",
+        "from torch import load",
+    ],
+)
+def test_the_search_finds_what_it_is_for(code: str) -> None:
+    assert list(forbidden(ast.parse(code)))
