@@ -127,7 +127,7 @@ def main(cfg: DictConfig) -> float | None:
 
 def _remove_if_unused(folder: Path) -> None:
     """Hydra has made the folder before anything could be checked."""
-    if [path.name for path in folder.iterdir()] == [".hydra"]:
+    if {path.name for path in folder.iterdir()} <= {".hydra", "train.log"}:
         shutil.rmtree(folder)
         for parent in list(folder.parents)[:2]:
             if not any(parent.iterdir()):

@@ -13,7 +13,7 @@ from benchmarks.measure import Row, Times, interleaved
 from benchmarks.setting import composed, metered
 from scfl_green.energy.meter import EnergyMeter
 from scfl_green.federated.grid import LocalGrid
-from scfl_green.federated.strategy import Repeatable
+from scfl_green.federated.strategy import CheckedStrategy
 
 ALONE = "FedAvg alone"
 
@@ -41,20 +41,20 @@ def _of_size(parameters: int, clients: int, meter: EnergyMeter, repeats: int) ->
 
     grid = LocalGrid(app, [str(client) for client in range(clients)], meter)
 
-    def replies() -> tuple[FedAvg, Repeatable, list[Message]]:
+    def replies() -> tuple[FedAvg, CheckedStrategy, list[Message]]:
         # New ones each time, since a strategy may change them in place.
         fedavg = FedAvg(min_train_nodes=1, min_available_nodes=1, min_evaluate_nodes=1)
-        repeatable = Repeatable(fedavg, evaluate=False)
-        asked = repeatable.configure_train(1, sent, ConfigRecord(), grid)
-        return fedavg, repeatable, list(grid.send_and_receive(asked))
+        checked = CheckedStrategy(fedavg, evaluate=False)
+        asked = checked.configure_train(1, sent, ConfigRecord(), grid)
+        return fedavg, checked, list(grid.send_and_receive(asked))
 
-    def timed(choose: Callable[[FedAvg, Repeatable], FedAvg | Repeatable]) -> Times:
-        fedavg, repeatable, received = replies()
-        return interleaved({"": lambda: choose(fedavg, repeatable).aggregate_train(1, received)}, 1)[""]
+    def timed(choose: Callable[[FedAvg, CheckedStrategy], FedAvg | CheckedStrategy]) -> Times:
+        fedavg, checked, received = replies()
+        return interleaved({"": lambda: choose(fedavg, checked).aggregate_train(1, received)}, 1)[""]
 
     alone, ours = Times(), Times()
     for _ in range(repeats):
-        for times, once in ((alone, timed(lambda fedavg, _: fedavg)), (ours, timed(lambda _, repeatable: repeatable))):
+        for times, once in ((alone, timed(lambda fedavg, _: fedavg)), (ours, timed(lambda _, checked: checked))):
             times.wall += once.wall
             times.cpu += once.cpu
     up, down = meter.moved()

@@ -18,9 +18,9 @@ import h5py
 from scipy import sparse
 
 from benchmarks.measure import ROOT, Row, peak_mb, process
-from scfl_green.data.dataset import load, prepare
+from scfl_green.data.clients import iid
+from scfl_green.data.dataset import Recipe, load, prepare
 from scfl_green.data.features.prepare import between_within
-from scfl_green.data.partition import iid
 from scfl_green.data.reading.cells import Cells, Reading
 from scfl_green.data.sources import synthetic
 
@@ -67,7 +67,7 @@ def measure(paths: list[Path], folder: Path) -> None:
     counts = cells.counts
     matrix = (counts.data.nbytes + counts.indices.nbytes + counts.indptr.nbytes) / 1e6
     split = iid(cells, clients=8, test="cells", test_share=0.2, validation=0.1, newcomers=0, seed=0)
-    prepare(cells, split, partial(between_within, n_genes=2000), folder, standardise=False)
+    prepare(cells, split, folder, Recipe(partial(between_within, n_genes=2000)))
     prepared, start = time.perf_counter() - start, time.perf_counter()
     load(folder)
     print(f"{len(cells):,} cells x {counts.shape[1]:,} genes: {matrix:,.0f} MB of counts in CSR")

@@ -18,13 +18,13 @@ import pytorch_lightning as pl
 import torch
 from flwr.serverapp.strategy import FedAvg
 
-from scfl_green.data.dataset import prepare
+from scfl_green.data.clients import by_client
+from scfl_green.data.dataset import Recipe, prepare
 from scfl_green.data.features.prepare import between_within
-from scfl_green.data.partition import by_client
 from scfl_green.data.reading.cells import Cells, Reading
 from scfl_green.data.sources.local import packaged
 from scfl_green.energy.meter import EnergyMeter
-from scfl_green.federated.simulate import simulate
+from scfl_green.federated.simulate import Federation, simulate
 from scfl_green.models.actinn import ACTINN
 from scfl_green.training.job import Job
 
@@ -78,14 +78,14 @@ def cost(meter: EnergyMeter) -> None:
     split = by_client(cells, test="cells", test_share=0.2, validation=0.1, newcomers=0, seed=0)
     with TemporaryDirectory() as folder:
         choose = partial(between_within, n_genes=2000)
-        dataset = prepare(cells, split, choose, Path(folder) / "prepared", standardise=False)
+        dataset = prepare(cells, split, Path(folder) / "prepared", Recipe(choose))
         model = ACTINN(n_genes=2000, n_types=len(cells.types), optimizer=partial(torch.optim.Adam, lr=1e-3))
         trainer = partial(pl.Trainer, accelerator="cpu", devices=1)
-        job = Job(model, dataset.features, split, trainer, meter, 32, 0, lambda *_: meter.read())
+        job = Job(model, dataset.features, split, trainer, meter, 32, 0)
         job.warm_up()
         spent, start = 0.0, time.perf_counter()
         strategy = FedAvg(min_train_nodes=1, min_evaluate_nodes=1, min_available_nodes=1)
-        simulate(job, list(split.clients.values()), strategy, rounds=5, local_epochs=3)
+        simulate(job, list(split.clients.values()), Federation(strategy, rounds=5, local_epochs=3))
         whole = time.perf_counter() - start
     print(f"\nthe default run's five rounds: {spent / whole:.2%} of their time in the meter")
 

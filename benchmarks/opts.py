@@ -10,7 +10,7 @@ from benchmarks.setting import Setting, embedded, setting
 from scfl_green.data.partition import Part
 from scfl_green.energy.ledger import FIT
 from scfl_green.errors import InputError
-from scfl_green.training.resident import effective_precision
+from scfl_green.training.trainer import effective_precision
 
 OPTS = {
     "bf16": ["trainer.precision=mixed"],

@@ -17,9 +17,10 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from benchmarks.measure import ROOT
-from scfl_green.data.dataset import Dataset, kept_in, load, prepare
+from scfl_green.data.clients import iid
+from scfl_green.data.dataset import Dataset, Recipe, kept_in, load, prepare
 from scfl_green.data.features.prepare import between_within
-from scfl_green.data.partition import Split, iid
+from scfl_green.data.partition import Split
 from scfl_green.data.reading.cells import Cells, Reading
 from scfl_green.data.sources import synthetic
 from scfl_green.energy.meter import EnergyMeter
@@ -51,7 +52,7 @@ def made_up(cache: Path, cells: int, genes: int, clients: int, validation: float
             synthetic.write(path := Path(made) / "made_up.h5ad", **size)
             read = Cells.read([path], Reading("cell_type", None, keep_empty=True))
         split = iid(read, clients=clients, test="cells", test_share=0.2, validation=validation, newcomers=0, seed=0)
-        prepare(read, split, partial(between_within, n_genes=genes), folder, standardise=False)
+        prepare(read, split, folder, Recipe(partial(between_within, n_genes=genes)))
     return load(folder)
 
 
@@ -77,8 +78,6 @@ class Setting:
 
     def run(self) -> dict[str, torch.Tensor]:
         """The weights that the configured regime arrives at."""
-        self.job.history.clear()
-        self.job.checkpoint.state["told"].clear()
         with redirect_stdout(io.StringIO()):
             return instantiate(self.cfg.regime, _convert_="all")(self.job).weights
 
@@ -106,9 +105,9 @@ def setting(dataset: Dataset, *overrides: str) -> Iterator[Setting]:
     torch.manual_seed(cfg.seed)
     with TemporaryDirectory() as folder, metered(cfg) as meter:
         checkpoint = Checkpoint(Path(folder) / "checkpoints")
-        tracker = Tracker(Path(folder), meter, {}, partial(instantiate, cfg.logger), checkpoint)
+        tracker = Tracker(Path(folder), meter, {}, partial(instantiate, cfg.logger))
         tracker.bar.disable = True
         with tracker:
-            job = make_job(cfg, dataset, None, meter, tracker.report, checkpoint)
+            job = make_job(cfg, dataset, None, meter, tracker, checkpoint)
             job.warm_up()
             yield Setting(cfg, dataset, job)

@@ -10,8 +10,8 @@ from hydra.utils import instantiate
 from benchmarks.measure import ROOT
 from benchmarks.setting import composed
 from scfl_green.energy.flops import flops_per_cell
+from scfl_green.models import prune
 from scfl_green.models.base import CellClassifier
-from scfl_green.models.prune import Prune, resize
 
 N_GENES, N_TYPES, BATCH = 2000, 9, 32
 VARIANTS = {"full": [], "reduced": ["opt=reduce_complexity"], "width .5": ["model.width=0.5"]}
@@ -24,8 +24,8 @@ def build(model: str, overrides: list[str]) -> CellClassifier:
 
 def pruned(model: CellClassifier) -> CellClassifier:
     smaller = copy.deepcopy(model)
-    weights = Prune(fraction=0.5, after_round=1, after_epoch=1)(model.state_dict(), model.hidden_units())
-    resize(smaller, weights)
+    weights = prune.pruned(model.state_dict(), model.hidden_units(), fraction=0.5)
+    prune.resize(smaller, weights)
     smaller.load_state_dict(weights)
     return smaller
 

@@ -30,7 +30,6 @@ from scfl_green.federated.apps import client_app
 from scfl_green.federated.grid import LocalGrid
 from scfl_green.models.base import CellClassifier
 from scfl_green.runs.assemble import make_job
-from scfl_green.training.checkpoint import Checkpoint
 from scfl_green.training.job import Job
 
 
@@ -93,7 +92,7 @@ def new_model(folder: str) -> CellClassifier:
 def job(folder: str) -> Job:
     cfg = configured()
     meter = EnergyMeter(cfg.carbon.country, cfg.carbon.cpu_watts, cfg.carbon.ram_watts)
-    return make_job(cfg, dataset(folder), None, meter, lambda *_: meter.read(), Checkpoint())
+    return make_job(cfg, dataset(folder), None, meter)
 
 
 def answer(folder: str, ours: bool, message: Message, context: Context) -> Message:

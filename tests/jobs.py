@@ -2,24 +2,31 @@
 
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
 from flwr.serverapp.strategy import FedAvg, Strategy
 
-from scfl_green.data.dataset import Dataset, prepare
-from scfl_green.data.features.prepare import ChooseGenes, between_within
-from scfl_green.data.partition import Split, by_client
+from scfl_green.data.clients import by_client
+from scfl_green.data.dataset import Dataset, Recipe, prepare
+from scfl_green.data.features.prepare import ChooseGenes, Preparation, between_within
+from scfl_green.data.partition import Split
 from scfl_green.data.reading.cells import Cells
+from scfl_green.data.seen import Seen
 from scfl_green.energy.meter import EnergyMeter
-from scfl_green.federated.simulate import simulate
+from scfl_green.federated.simulate import Federated, Federation, simulate
 from scfl_green.models.actinn import ACTINN
 from scfl_green.models.base import CellClassifier
-from scfl_green.training.job import Job, Weights
+from scfl_green.models.prune import Weights
+from scfl_green.training.fitting import PlainFit
+from scfl_green.training.hooks import Hook, Hooks, Step
+from scfl_green.training.job import Job
+from scfl_green.training.trained_model import TrainedModel
 
 ADAM = partial(torch.optim.Adam, lr=1e-3)
 
@@ -35,7 +42,22 @@ def split_of(cells: Cells, **changed: Any) -> Split:
 def prepared(cells: Cells, split: Split, choose_genes: ChooseGenes, standardise: bool = False, **more: Any) -> Dataset:
     """Prepared in a folder of its own."""
     folder = Path(tempfile.mkdtemp(dir=os.environ["SCFL_CACHE"])) / "prepared"
-    return prepare(cells, split, choose_genes, folder, standardise=standardise, **more)
+    preparation = more.pop("preparation", None)
+    return prepare(cells, split, folder, Recipe(choose_genes, standardise, **more), preparation)
+
+
+class Recorder(Hook):
+    """Records the steps that it is called after, and reads the meter as the progress of a run does."""
+
+    def __init__(self) -> None:
+        self.steps: list[Step] = []
+
+    def after(self, step: Step) -> None:
+        self.steps.append(step)
+
+    @property
+    def metrics(self) -> list[dict[str, float]]:
+        return [step.metrics for step in self.steps]
 
 
 def make_job(
@@ -43,6 +65,8 @@ def make_job(
     meter: EnergyMeter,
     split: Split | None = None,
     model: Callable[..., CellClassifier] = ACTINN,
+    hooks: Mapping[str, Hook | None] | None = None,
+    privacy: Any = None,
     **changed: Any,
 ) -> Job:
     split = split or split_of(cells)
@@ -57,11 +81,27 @@ def make_job(
             "meter": meter,
             "batch_size": 16,
             "seed": 1,
-            "report": lambda *_: None,
+            "fitter": privacy or PlainFit(),
+            "hooks": Hooks({"privacy": privacy, **(hooks or {})}),
         }
         | changed
     )
 
 
+def trained(job: Job, weights: Weights | None = None) -> TrainedModel:
+    """A model to start from that nobody has trained yet."""
+    nothing = np.empty(0)
+    preparation = Preparation(nothing, nothing, nothing, nothing)
+    return TrainedModel({}, weights or job.initial, preparation, (), Seen(frozenset(), [], nothing))
+
+
+def simulated(
+    job: Job, strategy: Strategy | None = None, rounds: int = 2, local_epochs: int = 1, **how: Any
+) -> Federated:
+    """The federation of all clients of a job."""
+    federation = Federation(strategy or FedAvg(**ONE), rounds, local_epochs, **how)
+    return simulate(job, list(job.split.clients.values()), federation)
+
+
 def federate(job: Job, strategy: Strategy | None = None, rounds: int = 2, local_epochs: int = 1) -> Weights:
-    return simulate(job, list(job.split.clients.values()), strategy or FedAvg(**ONE), rounds, local_epochs).weights
+    return simulated(job, strategy, rounds, local_epochs).weights

@@ -1,6 +1,7 @@
 """The house keeps its shape: imports point down, and what belongs in one place stays there."""
 
 import ast
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ import pytest
 SRC = Path(__file__).parents[1] / "src/scfl_green"
 # From the ground up; a room imports from floors below its own, and from itself.
 FLOORS = [
-    ["errors"],
+    ["errors", "bounds"],
     ["files"],
     ["models", "security"],
     ["data", "energy"],
@@ -60,17 +61,28 @@ def test_libraries_stay_in_their_place(library: str, homes: set[str]) -> None:
     assert users == homes
 
 
-def lines_of_code(path: Path) -> int:
-    """Lines that hold code: neither blank nor comment nor docstring."""
-    text = path.read_text()
-    prose = set()
-    for node in ast.walk(ast.parse(text)):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
-            prose |= set(range(node.body[0].lineno, node.body[0].end_lineno + 1))
-    lines = enumerate(text.splitlines(), start=1)
-    return sum(1 for number, line in lines if line.strip() and line.strip()[0] != "#" and number not in prose)
+def functions(path: Path) -> Iterator[ast.FunctionDef]:
+    return (node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.FunctionDef))
 
 
 def test_files_are_short() -> None:
     lengths = {str(path.relative_to(SRC)): len(path.read_text().splitlines()) for path in FILES}
     assert max(lengths.values()) <= 200, lengths
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(SRC)))
+def test_functions_are_short_and_take_few_parameters(path: Path) -> None:
+    """Settings of what a configuration makes are no parameters to remember: they are named where they are given."""
+    for function in functions(path):
+        assert function.end_lineno - function.lineno < 30, function.name
+        given = [a.arg for a in (*function.args.posonlyargs, *function.args.args) if a.arg not in ("self", "cls")]
+        settings = path.parent.name == "models" and function.name == "__init__"
+        assert settings or len(given) <= 6, function.name
+        assert settings or len(given) + len(function.args.kwonlyargs) <= 7, function.name
+
+
+@pytest.mark.parametrize("room", sorted(path.parent for path in SRC.rglob("__init__.py")), ids=lambda p: p.name)
+def test_every_room_says_what_it_is_for(room: Path) -> None:
+    said = ast.get_docstring(ast.parse((room / "__init__.py").read_text()))
+    assert said
+    assert len(said.splitlines()) == 1

@@ -40,7 +40,7 @@ def folder_at_once(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def alone_in(folder: Path) -> Iterator[None]:
+def locked(folder: Path) -> Iterator[None]:
     """While one process is at a run, no other is: both would write the same files. BusyError where one is already."""
     (folder / ".hydra").mkdir(parents=True, exist_ok=True)
     try:

@@ -18,7 +18,7 @@ from scfl_green.analysis.leakage import compared, privacy
 from scfl_green.analysis.report import report
 from scfl_green.analysis.score import auc, tpr_at_fpr
 from scfl_green.errors import InputError
-from scfl_green.runs.assemble import reopen
+from scfl_green.runs.reopen import reopen
 from scfl_green.runs.run import run
 
 QUICK = ["federation.rounds=1", "federation.local_epochs=1", "data.n_genes=100", "logger=none", "trainer=cpu"]

@@ -272,14 +272,14 @@ CASES: dict[str, tuple[Callable[[Path], object], list[str], str]] = {
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("case", CASES)
 def test_a_bad_file_is_refused_in_one_line(tmp_path: Path, case: str) -> None:
-    make, overrides, said = CASES[case]
+    make, overrides, words = CASES[case]
     path = tmp_path / "bad.h5ad"
     make(path)
     cfg = compose_config(tmp_path, *OURS, f"data.path={path}", f"paths.cache={tmp_path}/cache", *overrides)
     with pytest.raises(InputError) as raised:
         load_dataset(cfg, instantiate(cfg.data.source, _partial_=True)(), None, None)
     message = str(raised.value)
-    assert said in message
+    assert words in message
     assert "\n" not in message
     assert "bad.h5ad" in message
     assert not (tmp_path / "cache").exists()
@@ -312,12 +312,12 @@ def test_good_files_of_every_kind_are_read_alike(tmp_path: Path) -> None:
         cells = Cells.read([path], Reading("cell_type", "donor_id"))
         np.testing.assert_array_equal(cells.counts.toarray(), COUNTS)
         assert cells.counts.has_sorted_indices
-        assert cells.said == (f"good: counts from {place}",)
+        assert cells.notes == (f"good: counts from {place}",)
 
 
 @pytest.mark.parametrize("case", ["truncated", "negative index", "log-normalised", "missing labels"])
 def test_the_program_says_it_in_one_line_and_writes_nothing(tmp_path: Path, case: str) -> None:
-    make, overrides, said = CASES[case]
+    make, overrides, words = CASES[case]
     make(tmp_path / "bad.h5ad")
     before = {path for path in tmp_path.rglob("*") if path.is_file()}
     ended = start_program(tmp_path, *OURS, "data.path=bad.h5ad", f"paths.cache={tmp_path}/cache", *overrides)
@@ -325,6 +325,6 @@ def test_the_program_says_it_in_one_line_and_writes_nothing(tmp_path: Path, case
     assert ended.stderr.startswith("error: ")
     assert len(ended.stderr.strip().splitlines()) == 1
     assert "bad.h5ad" in ended.stderr
-    assert said in ended.stderr
+    assert words in ended.stderr
     assert {path for path in tmp_path.rglob("*") if path.is_file()} == before
     shutil.rmtree(tmp_path)

@@ -12,11 +12,13 @@ from scipy import sparse
 
 from conftest import ROOT
 from jobs import SPLIT, prepared, split_of
-from scfl_green.data.dataset import load, pooled, prepare
+from scfl_green.data.clients import by_client, chunks, dirichlet, iid
+from scfl_green.data.dataset import Recipe, load, pooled, prepare
 from scfl_green.data.features.datamodule import Batches, CellDataModule
 from scfl_green.data.features.prepare import CLIP, all_genes, between_within, between_within_ratio, highly_variable
 from scfl_green.data.features.sums import GeneSums, normalise
-from scfl_green.data.partition import Part, Split, by_client, chunks, dirichlet, iid, stratified_share
+from scfl_green.data.held_out import stratified_share
+from scfl_green.data.partition import Part, Split
 from scfl_green.data.reading import counts
 from scfl_green.data.reading.cells import Cells, Reading
 from scfl_green.data.sources import local as sources
@@ -268,5 +270,5 @@ def test_what_fails_leaves_nothing_prepared(few: Cells, tmp_path: Path) -> None:
         raise OSError("no space left")
 
     with pytest.raises(OSError, match="no space"):
-        prepare(few, split_of(few), CHOOSE, tmp_path / "kept", standardise=False, sum_up=broken)
+        prepare(few, split_of(few), tmp_path / "kept", Recipe(CHOOSE, sum_up=broken))
     assert not list(tmp_path.iterdir())

@@ -148,7 +148,7 @@ def test_a_broken_download_goes_on_in_the_next_start(tmp_path: Path, published: 
 
 
 @pytest.mark.parametrize(
-    ("spoil", "said"),
+    ("spoil", "message"),
     [
         (lambda s: s.files.pop("/a.h5ad"), "404"),
         (lambda s: s.ills.update({"/a.h5ad": ["503"] * 20}), "503"),
@@ -159,11 +159,11 @@ def test_a_broken_download_goes_on_in_the_next_start(tmp_path: Path, published: 
         (lambda s: s.files.pop(s.api), "404"),
     ],
 )
-def test_what_cannot_be_had_is_said_with_the_way_out(tmp_path: Path, published: Server, spoil, said: str) -> None:
+def test_what_cannot_be_had_is_said_with_the_way_out(tmp_path: Path, published: Server, spoil, message: str) -> None:
     spoil(published)
     with pytest.raises(InputError, match=r"data\.path=") as raised:
         dataset_a(tmp_path, published)
-    assert said in str(raised.value)
+    assert message in str(raised.value)
     assert "\n" not in str(raised.value)
     assert not (tmp_path / "cache/dataset_a.h5ad").exists()
 
@@ -277,9 +277,9 @@ def test_genes_are_matched_by_name_whatever_their_order(tmp_path: Path, pancreas
     assert not ours[cells.clients == "one"][:, ~here].any()
     np.testing.assert_array_equal(turned.genes, cells.genes)
     np.testing.assert_array_equal(turned.counts[turned.clients == "other"].toarray(), ours[cells.clients == "other"])
-    said = " ".join(cells.said)
-    assert "one: 1 of 191 genes have the name of another; their counts are added up" in said
-    assert "185 in all files of 200 in any; 10 are missing in one, 5 are missing in other" in said
+    notes = " ".join(cells.notes)
+    assert "one: 1 of 191 genes have the name of another; their counts are added up" in notes
+    assert "185 in all files of 200 in any; 10 are missing in one, 5 are missing in other" in notes
 
 
 def test_a_gene_without_a_symbol_goes_by_its_id(tmp_path: Path, pancreas: Cells) -> None:
@@ -388,7 +388,7 @@ def test_features_of_others_are_taken_as_they_are(tmp_path: Path, few: Cells) ->
     ad.AnnData(values, obs=obs).write_h5ad(tmp_path / "mine.h5ad")
     reading = Reading("cell_type", "donor_id", preprocess=False)
     cells = Cells.read([tmp_path / "mine.h5ad"], reading)
-    assert cells.said == ("mine: features from X",)
+    assert cells.notes == ("mine: features from X",)
     dataset = prepared(cells, split_of(cells), all_genes, preprocess=False)
     x = dataset.features[np.arange(len(cells))][0].numpy() + dataset.preparation.mean
     order = [int(name) for name in dataset.preparation.genes]

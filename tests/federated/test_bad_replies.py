@@ -14,7 +14,7 @@ from conftest import compose_config
 from scfl_green.data.reading.cells import Cells
 from scfl_green.energy.meter import EnergyMeter
 from scfl_green.federated.grid import LocalGrid
-from scfl_green.federated.strategy import QuorumError, Repeatable
+from scfl_green.federated.strategy import CheckedStrategy, QuorumError
 from scfl_green.runs.run import run
 
 ONE = {"min_train_nodes": 1, "min_evaluate_nodes": 1, "min_available_nodes": 1}
@@ -48,7 +48,7 @@ def federate(
     strategy: Strategy,
     lost: bool = False,
     min_clients: int | None = 3,
-) -> tuple[dict[str, np.ndarray], Repeatable]:
+) -> tuple[dict[str, np.ndarray], CheckedStrategy]:
     app = ClientApp()
 
     @app.train()
@@ -64,10 +64,11 @@ def federate(
 
     grid = Dropping(app, ["a", "b", "c", "d"], meter)
     grid.lost = lost
-    repeatable = Repeatable(strategy, evaluate=False, min_clients=min_clients, cells=CELLS)
+    checked = CheckedStrategy(strategy, evaluate=False, min_clients=min_clients)
+    checked.cells = dict(CELLS)
     start = ArrayRecord({name: Array(value) for name, value in START.items()})
-    result = repeatable.start(grid, start, num_rounds=ROUNDS)
-    return {name: array.numpy() for name, array in result.arrays.items()}, repeatable
+    result = checked.start(grid, start, num_rounds=ROUNDS)
+    return {name: array.numpy() for name, array in result.arrays.items()}, checked
 
 
 def arrays(change: Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]]) -> Callable[[Content], Content]:
@@ -180,12 +181,12 @@ KINDS: dict[str, Callable[[Content], Content]] = {
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_bad_reply_is_as_if_there_had_been_none(meter: EnergyMeter, kind: str) -> None:
     expected, _ = federate(meter, None, FedAvg(**ONE), lost=True)
-    result, repeatable = federate(meter, KINDS[kind], FedAvg(**ONE))
+    result, checked = federate(meter, KINDS[kind], FedAvg(**ONE))
     for name in START:
         np.testing.assert_array_equal(result[name], expected[name])
-    assert [(refusal.round, refusal.client) for refusal in repeatable.refused] == [(2, BAD)] * 1
-    assert repeatable.clients_by_round == {1: 4, 2: 3, 3: 4}
-    assert "miller" not in repeatable.refused[0].reason
+    assert [(refusal.round, refusal.client) for refusal in checked.refused] == [(2, BAD)] * 1
+    assert checked.clients_by_round == {1: 4, 2: 3, 3: 4}
+    assert "miller" not in checked.refused[0].reason
 
 
 @pytest.mark.parametrize("make", [lambda: FedProx(proximal_mu=0.1, **ONE), lambda: FedAdam(**ONE)])
@@ -198,15 +199,15 @@ def test_any_strategy_bears_it(meter: EnergyMeter, kind: str, make: Callable[[],
 
 
 def test_arrays_are_known_by_name_not_by_order(meter: EnergyMeter) -> None:
-    turned, repeatable = federate(meter, arrays(lambda v: dict(reversed(v.items()))), FedAvg(**ONE))
+    turned, checked = federate(meter, arrays(lambda v: dict(reversed(v.items()))), FedAvg(**ONE))
     whole, _ = federate(meter, None, FedAvg(**ONE))
-    assert repeatable.refused == []
+    assert checked.refused == []
     for name in START:
         np.testing.assert_array_equal(turned[name], whole[name])
 
 
 def test_what_is_expected_is_the_mean_of_the_others(meter: EnergyMeter) -> None:
-    result, repeatable = federate(meter, None, FedAvg(**ONE), lost=True)
+    result, checked = federate(meter, None, FedAvg(**ONE), lost=True)
     weights = {name: value.copy() for name, value in START.items()}
     for round_number in range(1, ROUNDS + 1):
         nodes = [node for node in CELLS if (node, round_number) != (BAD, 2)]
@@ -218,7 +219,7 @@ def test_what_is_expected_is_the_mean_of_the_others(meter: EnergyMeter) -> None:
             weights[name] = np.average(stacked, axis=0, weights=cells).astype(np.float32)
     for name in START:
         np.testing.assert_allclose(result[name], weights[name], rtol=1e-6)
-    assert repeatable.clients_by_round == {1: 4, 2: 3, 3: 4}
+    assert checked.clients_by_round == {1: 4, 2: 3, 3: 4}
 
 
 def test_below_the_quorum_a_round_is_asked_again_and_then_the_run_ends(meter: EnergyMeter) -> None:

@@ -12,15 +12,16 @@ from flwr.clientapp import ClientApp
 from flwr.common.serde import message_to_proto
 from flwr.serverapp.strategy import FedAdam, FedAvg, FedProx, FedYogi
 
-from jobs import ONE, SPLIT, federate, make_job, split_of
-from scfl_green.data.partition import Part, Split, iid
+from jobs import ONE, SPLIT, Recorder, federate, make_job, simulated, split_of
+from scfl_green.data.clients import iid
+from scfl_green.data.partition import Part, Split
 from scfl_green.data.reading.cells import Cells
 from scfl_green.energy.meter import EnergyMeter
 from scfl_green.errors import InputError
 from scfl_green.federated.apps import client_app, server_app
 from scfl_green.federated.grid import LocalGrid, packed
-from scfl_green.federated.simulate import simulate
-from scfl_green.federated.strategy import Repeatable
+from scfl_green.federated.simulate import Federation, simulate
+from scfl_green.federated.strategy import CheckedStrategy
 from scfl_green.training.job import Weights
 
 
@@ -49,7 +50,7 @@ def test_averages_do_not_depend_on_the_order_of_replies(few: Cells, meter: Energ
     rng = np.random.default_rng(0)
     values = [rng.normal(size=1000).astype(np.float32) * 10.0**k for k in range(5)]
     cells = [3, 50, 700, 11, 90]
-    strategy = Repeatable(FedAvg(**ONE))
+    strategy = CheckedStrategy(FedAvg(**ONE))
     strategy.configure_train(1, ArrayRecord([values[0]]), ConfigRecord(), grid)
 
     def average(order: list[int]) -> np.ndarray:
@@ -70,7 +71,7 @@ def test_equal_clients_average_to_what_one_of_them_learns(few: Cells, meter: Ene
     # The same cells in the same order under four names: a client's shuffling is seeded by its name.
     app_parts = [replace(part, name="a")] * 4
     job = make_job(few, meter, Split({"a": app_parts[0]}, {}))
-    together = simulate(job, app_parts, FedAvg(**ONE), 2, 1).weights
+    together = simulate(job, app_parts, Federation(FedAvg(**ONE), 2, 1)).weights
     for name in alone:
         torch.testing.assert_close(together[name], alone[name], rtol=1e-6, atol=1e-7)
 
@@ -81,7 +82,7 @@ def test_clients_weigh_as_many_as_their_training_cells(few: Cells, meter: Energy
     parts = list(job.split.clients.values())
     fits = [job.fit(part, start, epochs=1, round_number=1) for part in parts]
     cells = [len(part.train) for part in parts]
-    result = simulate(job, parts, FedAvg(**ONE), 1, 1).weights
+    result = federate(job, rounds=1)
     for name, value in result.items():
         expected = sum(w[name].double() * n for (w, _), n in zip(fits, cells, strict=True)) / sum(cells)
         torch.testing.assert_close(value, expected.float(), rtol=1e-6, atol=1e-8)
@@ -127,7 +128,7 @@ def test_a_clients_exception_ends_the_run(few: Cells, meter: EnergyMeter) -> Non
     job = make_job(few, meter)
     app = client_app(job, [])
     grid = LocalGrid(app, ["nobody"], meter)
-    server = server_app(job, FedAvg(**ONE), rounds=1, local_epochs=1, evaluate=False, on_round=lambda *_: None)
+    server = server_app(job, CheckedStrategy(FedAvg(**ONE), evaluate=False), rounds=1, local_epochs=1)
     with pytest.raises(InputError, match=r"0 of 1 clients replied well.*client 1: error 2"):
         server(grid, Context(run_id=0, node_id=0, node_config={}, state=RecordDict(), run_config={}))
 
@@ -156,18 +157,17 @@ def test_adaptive_strategies_learn_repeatably(few: Cells, meter: EnergyMeter, st
 
 
 def test_every_round_is_reported_with_both_kinds_of_metrics(few: Cells, meter: EnergyMeter) -> None:
-    told = []
-    federate(make_job(few, meter, report=lambda *what: told.append(what)), rounds=3)
-    assert [(unit, total, step) for unit, total, step, _ in told] == [("round", 3, n) for n in (1, 2, 3)]
-    assert all({"train/accuracy", "validation/accuracy", "validation/weighted_f1"} <= row[3].keys() for row in told)
+    federate(make_job(few, meter, hooks={"recorder": (recorder := Recorder())}), rounds=3)
+    assert [(s.unit, s.number, s.total, s.last) for s in recorder.steps] == [("round", n, 3, n == 3) for n in (1, 2, 3)]
+    both = {"train/accuracy", "validation/accuracy", "validation/weighted_f1"}
+    assert all(both <= metrics.keys() for metrics in recorder.metrics)
 
 
 def test_a_federation_without_validation_cells_trains_all_the_same(few: Cells, meter: EnergyMeter) -> None:
-    told = []
-    job = make_job(few, meter, split_of(few, validation=0.0), report=lambda *what: told.append(what))
+    job = make_job(few, meter, split_of(few, validation=0.0), hooks={"recorder": (recorder := Recorder())})
     federate(job)
-    assert "train/accuracy" in told[-1][3]
-    assert "validation/accuracy" not in told[-1][3]
+    assert "train/accuracy" in recorder.metrics[-1]
+    assert "validation/accuracy" not in recorder.metrics[-1]
 
 
 def test_parts_pool_to_all_their_cells(few: Cells) -> None:
@@ -182,6 +182,6 @@ def test_clients_of_few_training_cells_are_refused(few: Cells, meter: EnergyMete
     sizes = sorted(len(part.train) for part in parts)
     smallest = min(parts, key=lambda part: len(part.train))
     with pytest.raises(InputError, match=rf"={sizes[1]} training cells: {smallest.name} \({sizes[0]}\);.*min_cells=0"):
-        simulate(job, parts, FedAvg(**ONE), 1, 1, min_cells=sizes[1])
+        simulated(job, min_cells=sizes[1])
     assert not job.meter.entries
-    simulate(job, parts, FedAvg(**ONE), 1, 1, min_cells=sizes[0])
+    simulated(job, min_cells=sizes[0])

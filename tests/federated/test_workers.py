@@ -8,13 +8,11 @@ import pytest
 import torch
 from flwr.app import ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
-from flwr.serverapp.strategy import FedAvg
 
-from jobs import make_job
+from jobs import make_job, simulated
 from scfl_green.data.reading.cells import Cells
 from scfl_green.energy.meter import EnergyMeter
 from scfl_green.errors import InputError
-from scfl_green.federated.simulate import simulate
 from scfl_green.federated.workers import WorkersGrid
 from scfl_green.models.scdlc import ScDLC
 
@@ -27,9 +25,9 @@ def test_any_number_of_workers_gives_the_same_bits(few: Cells, meter: EnergyMete
     for workers in (1, 2, 3):
         meter.read()
         before = meter.total("fit")
-        job = make_job(few, meter, model=ScDLC, report=lambda *_: meter.read())
+        job = make_job(few, meter, model=ScDLC)
         parts = list(job.split.clients.values())
-        learnt.append(simulate(job, parts, FedAvg(**ONE), 2, 1, parallel_clients=workers).weights)
+        learnt.append(simulated(job, parallel_clients=workers).weights)
         used = meter.total("fit")
         assert used.cells - before.cells == 2 * sum(len(part.train) for part in parts)
         assert used.cpu_seconds > before.cpu_seconds

@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
@@ -14,8 +13,7 @@ from scfl_green.data.reading.cells import Cells
 from scfl_green.energy.meter import EnergyMeter
 from scfl_green.errors import InputError
 from scfl_green.models.base import CellClassifier
-from scfl_green.models.scores import UNLABELLED, Confusion, classification_scores
-from scfl_green.training.resident import effective_precision
+from scfl_green.training.trainer import effective_precision
 
 MODELS = sorted(path.stem for path in (CONFIGS / "model").glob("*.yaml"))
 
@@ -114,21 +112,3 @@ def test_mixed_precision_computes_in_bf16_and_keeps_float32_weights(few: Cells, 
     weights, _ = job.fit(part, job.initial, epochs=1, callbacks=[Watch()])
     assert set(seen) == {torch.bfloat16}
     assert all(value.dtype == torch.float32 for value in weights.values())
-
-
-@pytest.mark.filterwarnings("ignore")
-def test_scores_are_those_of_scikit_learn() -> None:
-    metrics = pytest.importorskip("sklearn.metrics")
-    generator = torch.Generator().manual_seed(0)
-    # Type 5 occurs in neither, type 4 only among the predictions.
-    labels, predicted = (torch.randint(0, k, (200,), generator=generator) for k in (4, 5))
-    confusion = Confusion(6)
-    for batch in torch.arange(200).split(64):
-        confusion.add(predicted[batch], labels[batch])
-    confusion.add(torch.arange(6), torch.full((6,), UNLABELLED))
-    np.testing.assert_array_equal(confusion.matrix, metrics.confusion_matrix(labels, predicted, labels=range(6)))
-    ours = classification_scores(confusion.matrix)
-    assert ours["accuracy"] == pytest.approx(metrics.accuracy_score(labels, predicted))
-    for average in ("weighted", "macro"):
-        expected = metrics.f1_score(labels, predicted, average=average)
-        assert ours[f"{average}_f1"] == pytest.approx(expected, rel=1e-6)

@@ -8,15 +8,16 @@ from flwr.serverapp.strategy import FedAdam, FedAvg
 from hydra.utils import instantiate
 
 from conftest import CONFIGS, compose_config
-from jobs import ONE, federate, make_job
+from jobs import ONE, Recorder, federate, make_job
 from scfl_green.data.reading.cells import Cells
 from scfl_green.energy.meter import EnergyMeter
 from scfl_green.errors import InputError
 from scfl_green.models.base import CellClassifier
-from scfl_green.models.prune import Prune, resize
+from scfl_green.models.prune import pruned, resize
 from scfl_green.runs.regimes import central
+from scfl_green.training.pruning import Prune
 
-HALF = Prune(fraction=0.5, after_round=1, after_epoch=1)
+HALF = {"prune": Prune(fraction=0.5, after_round=1, after_epoch=1)}
 MODELS = sorted(path.stem for path in (CONFIGS / "model").glob("*.yaml"))
 OPTIONS = [
     *([f"model={m}"] for m in MODELS),
@@ -35,7 +36,7 @@ def test_every_hidden_layer_is_halved_and_the_network_trains_on(tmp_path: Path, 
     model = build(tmp_path, overrides)
     layers = model.hidden_units()
     widths = [model.get_parameter(units[-1].name).shape[1] for units in layers]
-    weights = HALF(model.state_dict(), layers)
+    weights = pruned(model.state_dict(), layers, 0.5)
     resize(model, weights)
     model.load_state_dict(weights)
     assert [model.get_parameter(units[-1].name).shape[1] for units in layers] == [round(w / 2) for w in widths]
@@ -56,14 +57,14 @@ def test_units_that_do_nothing_leave_without_a_trace(tmp_path: Path, model: str)
                     parameter.narrow(part.dim, block * size, size - round(size / 2)).zero_()
         x = torch.randn(8, 60)
         before = classifier(x)
-        weights = HALF(classifier.state_dict(), classifier.hidden_units())
+        weights = pruned(classifier.state_dict(), classifier.hidden_units(), 0.5)
         resize(classifier, weights)
         classifier.load_state_dict(weights)
         torch.testing.assert_close(classifier(x), before, rtol=1e-4, atol=1e-6)
 
 
 def test_a_federation_prunes_between_two_rounds_and_sends_less(few: Cells, meter: EnergyMeter) -> None:
-    job = make_job(few, meter, prune=HALF)
+    job = make_job(few, meter, hooks=HALF)
     weights = federate(job, rounds=2)
     assert sum(w.numel() for w in weights.values()) < 0.6 * sum(w.numel() for w in job.initial.values())
     sent = {entry.round: entry.bytes_up for entry in meter.entries.values() if entry.phase == "fit"}
@@ -74,14 +75,13 @@ def test_a_federation_prunes_between_two_rounds_and_sends_less(few: Cells, meter
 
 
 def test_central_training_prunes_between_two_epochs(few: Cells, meter: EnergyMeter) -> None:
-    told = []
-    job = make_job(few, meter, prune=HALF, report=lambda *what: told.append(what[2]))
+    job = make_job(few, meter, hooks={**HALF, "recorder": (recorder := Recorder())})
     outcome = central(job, epochs=3)
-    assert told == [1, 2, 3]
+    assert [step.number for step in recorder.steps] == [1, 2, 3]
     assert outcome.weights["layers.0.weight"].shape[0] == 50
 
 
 def test_an_adaptive_server_is_refused(few: Cells, meter: EnergyMeter) -> None:
     with pytest.raises(InputError, match="fedavg or fedprox"):
-        federate(make_job(few, meter, prune=HALF), FedAdam(**ONE))
-    federate(make_job(few, meter, prune=HALF), FedAvg(**ONE))
+        federate(make_job(few, meter, hooks=HALF), FedAdam(**ONE))
+    federate(make_job(few, meter, hooks=HALF), FedAvg(**ONE))

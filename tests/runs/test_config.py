@@ -124,7 +124,7 @@ def test_what_a_packed_step_would_ignore_is_refused(tmp_path: Path, override: st
 
 
 @pytest.mark.parametrize(
-    ("overrides", "said"),
+    ("overrides", "message"),
     [
         (["trainer.max_epochs=abc"], "trainer.max_epochs=abc"),
         (["+model.optimizer.foo=1"], "model.optimizer"),
@@ -137,12 +137,12 @@ def test_what_a_packed_step_would_ignore_is_refused(tmp_path: Path, override: st
         (["data=h5ad", "data.path=none.h5ad"], "no file at none.h5ad"),
     ],
 )
-def test_a_users_mistake_ends_in_one_line(tmp_path: Path, overrides: list[str], said: str) -> None:
+def test_a_users_mistake_ends_in_one_line(tmp_path: Path, overrides: list[str], message: str) -> None:
     ended = start_program(tmp_path, *overrides)
     assert ended.returncode != 0
     assert len(ended.stderr.strip().splitlines()) == 1
     assert ended.stderr.startswith("error: ")
-    assert said in ended.stderr
+    assert message in ended.stderr
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 

@@ -13,12 +13,11 @@ from flwr.clientapp import ClientApp
 from omegaconf import OmegaConf
 
 from conftest import ROOT, compose_config, start_program
-from jobs import make_job
+from jobs import federate, make_job
 from scfl_green.data.reading.cells import Cells, Reading
 from scfl_green.energy.meter import EnergyMeter
 from scfl_green.errors import InputError
 from scfl_green.federated.grid import LocalGrid
-from scfl_green.federated.simulate import simulate
 from scfl_green.security.confidential import public, refuse_secret, refuse_secret_arguments, shown
 from scfl_green.security.guard import guard
 from wandb_file import configs, records
@@ -118,7 +117,6 @@ def test_what_is_meant_to_be_shared_has_no_paths_cells_or_variables(swept: Path)
 def test_no_message_to_the_server_tells_of_people_or_paths(
     planted: Path, meter: EnergyMeter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from flwr.serverapp.strategy import FedAvg
 
     cells = Cells.read([planted], Reading("cell_type", COLUMN))
     heard: list[bytes] = []
@@ -131,7 +129,7 @@ def test_no_message_to_the_server_tells_of_people_or_paths(
     monkeypatch.setattr(LocalGrid, "answer", overheard)
     monkeypatch.setenv("SCFL_NOTE", VARIABLE)
     job = make_job(cells, meter)
-    simulate(job, list(job.split.clients.values()), FedAvg(min_train_nodes=1, min_available_nodes=1), 1, 1)
+    federate(job, rounds=1)
     assert len(heard) == 2 * 3 * 4
     assert CLIENT in "".join(job.split.clients)
     assert not [word for word in [*CANARIES, "cnry", "/tmp"] for message in heard if word.encode() in message]

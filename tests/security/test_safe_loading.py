@@ -17,10 +17,10 @@ from safetensors.torch import load_file, save_file
 from conftest import CHOICES, CONFIGS, NEEDS, ROOT, compose_config, start_program
 from scfl_green.data.sources.local import fetched
 from scfl_green.errors import InputError
-from scfl_green.runs.artifacts import read_model
 from scfl_green.runs.run import run
 from scfl_green.security import targets
 from scfl_green.security.guard import guard
+from scfl_green.training.trained_model import TrainedModel
 
 HOSTILE = [
     "builtins.eval",
@@ -272,7 +272,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_weights_are_those_that_model_json_was_written_for(trained: Path, tmp_path: Path) -> None:
     stored = (trained / "weights.safetensors").read_bytes()
     about = json.loads((trained / "model.json").read_text())
-    assert about["weights_sha256"] == hashlib.sha256(stored).hexdigest() == read_model(str(trained)).sha256
+    assert about["weights_sha256"] == hashlib.sha256(stored).hexdigest() == TrainedModel.load(str(trained)).sha256
 
     def left(weights: bytes, **changed: Any) -> str:
         (tmp_path / "weights.safetensors").write_bytes(weights)
@@ -280,22 +280,22 @@ def test_weights_are_those_that_model_json_was_written_for(trained: Path, tmp_pa
         (tmp_path / "model.json").write_text(json.dumps(kept))
         return str(tmp_path)
 
-    assert read_model(left(stored)).sha256 == about["weights_sha256"]
+    assert TrainedModel.load(left(stored)).sha256 == about["weights_sha256"]
     one_bit = stored[:-1] + bytes([stored[-1] ^ 1])
     for folder in (lambda: left(one_bit), lambda: left(stored, weights_sha256="0" * 64)):
         with pytest.raises(InputError, match="SHA-256 of weights"):
-            read_model(folder())
+            TrainedModel.load(folder())
     for wrong in (None, 7, ["x"]):
         with pytest.raises(InputError, match="no weights_sha256"):
-            read_model(left(stored, weights_sha256=wrong))
+            TrainedModel.load(left(stored, weights_sha256=wrong))
     pickled = b"\x80\x04cos\nsystem\n."
     with pytest.raises(InputError, match="damaged files"):
-        read_model(left(pickled, weights_sha256=hashlib.sha256(pickled).hexdigest()))
+        TrainedModel.load(left(pickled, weights_sha256=hashlib.sha256(pickled).hexdigest()))
     for name in ("os.system", "torch.load", "scfl_green.models.actinn.CellClassifier.load_from_checkpoint"):
         with pytest.raises(InputError, match=r"model\.json: model.*_target_="):
-            read_model(left(stored, model=about["model"] | {"_target_": name}))
+            TrainedModel.load(left(stored, model=about["model"] | {"_target_": name}))
         with pytest.raises(InputError, match=r"optimizer\._target_="):
-            read_model(left(stored, model=about["model"] | {"optimizer": {"_target_": name}}))
+            TrainedModel.load(left(stored, model=about["model"] | {"optimizer": {"_target_": name}}))
 
 
 def test_a_run_refuses_weights_that_were_swapped(trained: Path, tmp_path: Path) -> None:
@@ -321,7 +321,7 @@ def test_a_run_looks_behind_the_names(tmp_path: Path, name: str) -> None:
 
 
 # The notebooks are run as they stand; a hostile reply is made to see that it is refused.
-EXCEPTIONS = {("tests/test_notebooks.py", "exec"), ("tests/test_bad_replies.py", "allow_pickle")}
+EXCEPTIONS = {("tests/analysis/test_notebooks.py", "exec"), ("tests/federated/test_bad_replies.py", "allow_pickle")}
 MODULES = {"pickle", "_pickle", "cPickle", "marshal", "shelve", "joblib", "dill", "cloudpickle", "runpy", "imp"}
 LOADERS = {"load", "load_all", "unsafe_load", "full_load", "unsafe_load_all", "full_load_all"}
 

@@ -12,28 +12,27 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from flwr.serverapp.strategy import FedAvg
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from safetensors.torch import load, save
 from torch import nn
 
 from conftest import CONFIGS, compose_config, start_program
-from jobs import make_job, split_of
+from jobs import Recorder, make_job, simulated, split_of, trained
 from scfl_green.data.partition import POOLED, Part
 from scfl_green.data.reading.cells import Cells
 from scfl_green.energy.meter import EnergyMeter
 from scfl_green.errors import InputError
-from scfl_green.federated.simulate import Federated, simulate
 from scfl_green.models.actinn import ACTINN
 from scfl_green.models.base import CellClassifier
-from scfl_green.models.prune import Prune
+from scfl_green.models.prune import Weights
 from scfl_green.models.scdlc import ScDLC
 from scfl_green.models.scsmd import ScSMD
 from scfl_green.runs import settings
 from scfl_green.runs.regimes import central, finetune
 from scfl_green.training.callbacks import Proximal
-from scfl_green.training.job import Job, Weights
+from scfl_green.training.job import Job
+from scfl_green.training.pruning import Prune
 
 pytest.importorskip("opacus", reason="the extra privacy is not installed")
 
@@ -59,10 +58,6 @@ def by_sgd(framework: type[CellClassifier], **more: Any) -> Callable[..., CellCl
     return lambda **given: framework(**given | more | {"optimizer": SGD})
 
 
-def federate(job: Job, rounds: int = 2) -> Federated:
-    return simulate(job, list(job.split.clients.values()), FedAvg(**ONE), rounds, 1)
-
-
 def part_of(job: Job) -> Part:
     return next(iter(job.split.clients.values()))
 
@@ -78,13 +73,13 @@ def distance(one: Weights, other: Weights) -> float:
 def test_epsilon_is_what_opacus_accounts_for_and_grows(few: Cells, meter: EnergyMeter) -> None:
     job = make_job(few, meter, privacy=private())
     job.warm_up()
-    federate(job, rounds=2)
-    rows = pd.DataFrame(job.privacy.rows)
+    simulated(job, rounds=2)
+    rows = pd.DataFrame(job.fitter.rows)
     for name, part in job.split.clients.items():
         of_client = rows[rows["client"] == name]
         steps = -(-len(part.train) // 16)
         assert [*of_client["steps"]] == [steps, 2 * steps]
-        assert job.privacy.histories[name] == [(1.0, 1 / steps, 2 * steps)]
+        assert job.fitter.histories[name] == [(1.0, 1 / steps, 2 * steps)]
         assert of_client["epsilon"].is_monotonic_increasing
         assert of_client["epsilon"].is_unique
         accountant = PRVAccountant()
@@ -95,38 +90,37 @@ def test_epsilon_is_what_opacus_accounts_for_and_grows(few: Cells, meter: Energy
         entry = meter.entries["fit", 2, name]
         assert entry.cells == len(part.train)
         assert entry.flops == job.flops_per_cell(job.model) * entry.cells
-    assert job.privacy.summary()["epsilon"] == rows["epsilon"].max()
+    assert job.fitter.record()["epsilon"] == rows["epsilon"].max()
 
 
 def test_no_client_takes_a_step_past_its_budget_and_none_could_take_another(few: Cells, meter: EnergyMeter) -> None:
-    told = []
-    job = make_job(few, meter, privacy=private(epsilon=4.5), report=lambda *what: told.append(what))
+    job = make_job(few, meter, privacy=private(epsilon=4.5), hooks={"recorder": (recorder := Recorder())})
     fit, fits = job.fit, []
     job.fit = lambda *of, **how: fits.append(fit(*of, **how)) or fits[-1]
-    last = federate(job, rounds=20)
-    rows = pd.DataFrame(job.privacy.rows)
+    last = simulated(job, rounds=20)
+    rows = pd.DataFrame(job.fitter.rows)
     assert rows["epsilon"].max() <= 4.5
-    assert len(told) == rows["round"].max() < 20
-    assert job.privacy.summary()["out_of_budget"] == sorted(job.split.clients)
+    assert len(recorder.steps) == rows["round"].max() < 20
+    assert job.fitter.record()["out_of_budget"] == sorted(job.split.clients)
     # The others went on when the first had to stop.
     assert rows[~rows["stopped"]].groupby("client")["round"].max().nunique() > 1
-    assert last.clients_by_round == [4] * len(told)
+    assert last.record["clients_by_round"] == [4] * len(recorder.steps)
     cells = torch.tensor([float(len(part.train)) for part in job.split.clients.values()])
     of_last_round = {
         name: torch.tensordot(cells / cells.sum(), torch.stack([weights[name] for weights, _ in fits[-4:]]), 1)
         for name in job.initial
     }
     assert distance(last.weights, of_last_round) < 1e-4
-    for [(noise, rate, steps)] in job.privacy.histories.values():
+    for [(noise, rate, steps)] in job.fitter.histories.values():
         assert epsilon_of(((noise, rate, steps + 1),), 1e-4) > 4.5
-    assert [row[3]["privacy/epsilon"] for row in told] == sorted(row[3]["privacy/epsilon"] for row in told)
-    assert not any(name.startswith("train/") for row in told for name in row[3])
+    assert (spent := [metrics["privacy/epsilon"] for metrics in recorder.metrics]) == sorted(spent)
+    assert not any(name.startswith("train/") for metrics in recorder.metrics for name in metrics)
 
 
 def test_a_budget_for_no_step_is_refused(few: Cells, meter: EnergyMeter) -> None:
     job = make_job(few, meter, privacy=private(epsilon=0.01))
     with pytest.raises(InputError, match=r"privacy.epsilon=0.01: one step of .* takes more"):
-        federate(job)
+        simulated(job)
 
 
 @pytest.mark.parametrize(
@@ -202,7 +196,7 @@ def test_steps_that_draw_no_cell_are_steps(few: Cells, meter: EnergyMeter, frame
     assert scores.keys() == {f"validation/{of}" for of in ("loss", "accuracy", "weighted_f1", "macro_f1")} | {
         of for of in scores if of in ("validation/cross_entropy", "validation/l2")
     }
-    assert job.privacy.histories[part_of(job).name][0][2] == len(part_of(job).train)
+    assert job.fitter.histories[part_of(job).name][0][2] == len(part_of(job).train)
 
 
 def test_weights_of_a_private_scdlc_are_those_of_any_scdlc(few: Cells, meter: EnergyMeter) -> None:
@@ -220,14 +214,14 @@ def test_weights_of_a_private_scdlc_are_those_of_any_scdlc(few: Cells, meter: En
 
 
 def test_pruned_and_central_training_can_be_private(few: Cells, meter: EnergyMeter) -> None:
-    job = make_job(few, meter, model=ScDLC, privacy=private(), prune=Prune(0.5, after_round=1, after_epoch=1))
-    assert federate(job).weights["embed.weight"].shape[0] == job.initial["embed.weight"].shape[0] / 2
+    job = make_job(few, meter, model=ScDLC, privacy=private(), hooks={"prune": Prune(0.5, 1, 1)})
+    assert simulated(job).weights["embed.weight"].shape[0] == job.initial["embed.weight"].shape[0] / 2
     job = make_job(few, meter, privacy=private())
     central(job, epochs=2)
-    assert job.privacy.histories.keys() == {POOLED}
+    assert job.fitter.histories.keys() == {POOLED}
     job = make_job(few, meter, privacy=private(epsilon=2.0))
     assert central(job, epochs=30).epochs < 30
-    assert 1.9 < job.privacy.summary()["epsilon"] <= 2.0
+    assert 1.9 < job.fitter.record()["epsilon"] <= 2.0
 
 
 X, Y = torch.randn(32, 101, generator=torch.Generator().manual_seed(0)), torch.arange(32) % 4
@@ -288,7 +282,7 @@ class PenaltyInLoss(ACTINN):
 
 
 @pytest.mark.parametrize(
-    ("framework", "said"),
+    ("framework", "message"),
     [
         (BatchNormed, "BatchNorm cannot support"),
         (Bare, "in no layer"),
@@ -297,9 +291,9 @@ class PenaltyInLoss(ACTINN):
     ],
 )
 def test_what_has_no_gradient_by_cell_is_refused_before_training(
-    few: Cells, meter: EnergyMeter, framework: type[CellClassifier], said: str
+    few: Cells, meter: EnergyMeter, framework: type[CellClassifier], message: str
 ) -> None:
-    with pytest.raises(InputError, match=said) as raised:
+    with pytest.raises(InputError, match=message) as raised:
         make_job(few, meter, model=framework, privacy=private())
     assert "\n" not in str(raised.value)
 
@@ -309,7 +303,7 @@ def test_what_would_make_an_epsilon_false_is_refused(few: Cells, meter: EnergyMe
         make_job(few, meter, privacy=private(delta=0.5))
     job = make_job(few, meter)
     with pytest.raises(InputError, match="no epsilon of this run covers what they have seen"):
-        make_job(few, meter, privacy=private(), pretrained=job.initial)
+        make_job(few, meter, privacy=private(), start=trained(job))
     job.trainer.keywords["precision"] = "bf16-mixed"
     with pytest.raises(InputError, match="precision=32-true, not bf16-mixed"):
         make_job(few, meter, privacy=private(), trainer=job.trainer)

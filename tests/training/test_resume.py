@@ -1,6 +1,7 @@
 """Kill it anywhere: what was finished is kept, and the same command ends with the same bits."""
 
 import json
+import logging
 import os
 import resource
 import shutil
@@ -15,34 +16,55 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import pytest
 import torch
 from flwr.serverapp.strategy import FedAdam, FedAvg, FedAvgM, FedYogi, Strategy
-from safetensors.numpy import save
 
 from conftest import ROOT, compose_config, start_program
-from jobs import ADAM, make_job
+from jobs import ADAM, ONE, federate, make_job, trained
 from scfl_green.data.reading.cells import Cells
-from scfl_green.energy.ledger import Budget, Ledger
+from scfl_green.energy.ledger import Ledger
 from scfl_green.energy.meter import EnergyMeter
-from scfl_green.federated.simulate import simulate
-from scfl_green.files import alone_in
+from scfl_green.federated.simulate import Federation
+from scfl_green.files import locked
 from scfl_green.models.base import CellClassifier
-from scfl_green.models.prune import Prune
+from scfl_green.models.prune import Weights
 from scfl_green.models.scdlc import ScDLC
 from scfl_green.runs.regimes import Outcome, central, federated, finetune
 from scfl_green.runs.run import run
+from scfl_green.training.budget import CarbonBudget
 from scfl_green.training.callbacks import BestWeights
 from scfl_green.training.checkpoint import Checkpoint
-from scfl_green.training.job import Job, Weights
+from scfl_green.training.hooks import Hook, Hooks, State, Step
+from scfl_green.training.job import Job
+from scfl_green.training.pruning import Prune
 
 ROUNDS = 4
-ONE = {"min_train_nodes": 1, "min_evaluate_nodes": 1, "min_available_nodes": 1}
 TIMED = ("seconds", "energy", "emissions", "eaps", "load", "too_short")
 
 Make = Callable[..., Job]
+
+
+class Steps(Hook):
+    """The numbers of the steps so far, those of a killed run included."""
+
+    def __init__(self) -> None:
+        self.numbers: list[int] = []
+
+    def after(self, step: Step) -> None:
+        self.numbers.append(step.number)
+
+    def state_dict(self) -> State:
+        return {"numbers": self.numbers}
+
+    def load_state_dict(self, state: State) -> None:
+        self.numbers = state["numbers"]
+
+
+def done(job: Job, part: str = "federation") -> int:
+    """The rounds that a killed run had finished."""
+    return len(job.kept[part]["hooks"]["steps"]["numbers"]) if part in job.kept else 0
 
 
 @pytest.fixture(scope="module")
@@ -64,14 +86,9 @@ def make(few: Cells, shared_meter: EnergyMeter) -> Make:
         torch.manual_seed(0)
         model = ScDLC(n_genes=100, n_types=len(few.types), hidden=16, optimizer=ADAM)
         checkpoint = Checkpoint(folder)
-        shared_meter.add(Ledger.from_rows(checkpoint.state.get("used", [])))
-        told = checkpoint.state.setdefault("told", [])
-
-        def report(unit: str, total: int, step: int, metrics: dict[str, float]) -> None:
-            shared_meter.read()
-            told.append((unit, step, metrics))
-
-        return replace(prepared, model=model, checkpoint=checkpoint, report=report, **changed)
+        shared_meter.add(Ledger.from_rows(checkpoint.parts.get("energy", {}).get("rows", [])))
+        hooks = Hooks({**changed.pop("hooks", {}), "steps": Steps()})
+        return replace(prepared, model=model, kept=checkpoint.parts, save=checkpoint.save, hooks=hooks, **changed)
 
     return make
 
@@ -118,7 +135,7 @@ PLACES = {
     "before validation": Place(Job, "validate"),
     "before averaging": Place(FedAvg, "aggregate_train"),
     "after averaging": Place(FedAvg, "aggregate_train", after=True),
-    "when a round is told": Place(Job, "ended"),
+    "when a round ends": Place(Job, "step"),
     "writing a file of a checkpoint": Place(os, "fsync"),
     "before a checkpoint has its name": Place(Path, "replace"),
     "before the one before it is removed": Place(Path, "iterdir"),
@@ -126,8 +143,7 @@ PLACES = {
 
 
 def federation(job: Job, strategy: Strategy | None = None) -> Weights:
-    parts = list(job.split.clients.values())
-    return simulate(job, parts, strategy or FedAvg(**ONE), ROUNDS, 1).weights
+    return federate(job, strategy, ROUNDS)
 
 
 def same(one: Weights, other: Weights) -> bool:
@@ -178,11 +194,10 @@ def test_a_federation_killed_anywhere_ends_with_the_same_bits(
 
     assert in_child(killed) == -signal.SIGKILL
     job = make(tmp_path / "kept")
-    done = len(job.history)
-    assert done in (killed_in - 1, killed_in)
+    assert done(job) in (killed_in - 1, killed_in)
     assert same(federation(job), weights)
     assert used(job) == ledger
-    assert [step for _, step, _ in job.checkpoint.state["told"]] == [1, 2, 3, 4]
+    assert job.hooks.members["steps"].numbers == [1, 2, 3, 4]
 
 
 def flip(path: Path) -> None:
@@ -192,33 +207,33 @@ def flip(path: Path) -> None:
 
 
 DAMAGES: dict[str, Callable[[Path], object]] = {
-    "flipped": lambda folder: flip(folder / "weights.safetensors"),
-    "flipped state": lambda folder: flip(folder / "state.json"),
-    "truncated": lambda folder: os.truncate(folder / "weights.safetensors", 100),
+    "flipped": lambda folder: flip(folder / "federation.pt"),
+    "flipped state": lambda folder: flip(folder / "energy.pt"),
+    "truncated": lambda folder: os.truncate(folder / "federation.pt", 100),
     "emptied": lambda folder: os.truncate(folder / "SHA256SUMS", 0),
-    "a file deleted": lambda folder: (folder / "state.json").unlink(),
+    "a file deleted": lambda folder: (folder / "energy.pt").unlink(),
     "manifest deleted": lambda folder: (folder / "SHA256SUMS").unlink(),
 }
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_checkpoint_falls_back_one_round_and_says_so(
-    make: Make, reference: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], damage: str
+    make: Make, reference: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture, damage: str
 ) -> None:
     in_child(lambda: (Place(Checkpoint, "save", after=True).kill_at(3), federation(make(tmp_path))))
     DAMAGES[damage](tmp_path / "3")
     job = make(tmp_path)
-    assert len(job.history) == 2
-    assert f"{tmp_path / '3'}: a damaged checkpoint" in capsys.readouterr().out
+    assert done(job) == 2
+    assert f"{tmp_path / '3'}: a damaged checkpoint" in caplog.text
     assert same(federation(job), reference[0])
 
 
 def test_with_no_whole_checkpoint_a_run_begins_anew(make: Make, reference: Any, tmp_path: Path) -> None:
     in_child(lambda: (Place(Checkpoint, "save", after=True).kill_at(3), federation(make(tmp_path))))
     for folder in tmp_path.iterdir():
-        flip(folder / "state.json")
+        flip(folder / "energy.pt")
     job = make(tmp_path)
-    assert not job.history
+    assert not job.kept
     assert same(federation(job), reference[0])
 
 
@@ -238,7 +253,7 @@ def test_the_servers_state_and_its_choice_of_clients_go_on(
     whole = federation(make(None), strategy())
     in_child(lambda: (Place(Checkpoint, "save", after=True).kill_at(2), federation(make(tmp_path), strategy())))
     job = make(tmp_path)
-    assert len(job.history) == 2
+    assert done(job) == 2
     assert same(federation(job, strategy()), whole)
 
 
@@ -247,8 +262,7 @@ def test_a_server_that_forgot_its_state_would_end_elsewhere(make: Make, tmp_path
     whole = federation(make(None), strategy())
     in_child(lambda: (Place(Checkpoint, "save", after=True).kill_at(2), federation(make(tmp_path), strategy())))
     job = make(tmp_path)
-    job.checkpoint.files["strategy.safetensors"] = save({})
-    job.checkpoint.state["federation"]["names_of_strategy"] = []
+    job.kept["federation"]["strategy"] = {}
     assert not same(federation(job, strategy()), whole)
 
 
@@ -257,18 +271,16 @@ def without_times(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 EPOCHS = 4
+HALF = {"hooks": {"prune": Prune(0.5, after_round=2, after_epoch=2)}}
 REGIMES: dict[str, tuple[Callable[[Job], Outcome], Callable[[], dict[str, Any]]]] = {
     "central": (partial(central, epochs=EPOCHS), dict),
-    "central, pruned": (partial(central, epochs=EPOCHS), lambda: {"prune": Prune(0.5, after_round=2, after_epoch=2)}),
+    "central, pruned": (partial(central, epochs=EPOCHS), lambda: HALF),
     "central, best weights": (partial(central, epochs=EPOCHS), lambda: {"callbacks": lambda: [BestWeights()]}),
     "fine-tuned": (partial(finetune, epochs=EPOCHS, patience=2), dict),
-    "federated, pruned": (
-        lambda job: federated(job, strategy=FedAvg(**ONE), rounds=EPOCHS, local_epochs=1),
-        lambda: {"prune": Prune(0.5, after_round=2, after_epoch=2)},
-    ),
+    "federated, pruned": (partial(federated, federation=Federation(FedAvg(**ONE), EPOCHS, 1)), lambda: HALF),
     "federated, within a budget": (
-        lambda job: federated(job, strategy=FedAvg(**ONE), rounds=EPOCHS, local_epochs=1),
-        lambda: {"budget": Budget(grams=1e9, window=1, min_f1_per_gram=None)},
+        partial(federated, federation=Federation(FedAvg(**ONE), EPOCHS, 1)),
+        lambda: {"hooks": {"budget": CarbonBudget(grams=1e9, window=1)}},
     ),
 }
 
@@ -282,7 +294,7 @@ def test_any_regime_goes_on_after_any_checkpoint(make: Make, tmp_path: Path, reg
         if regime == "fine-tuned":
             (newcomer, *clients) = made.split.clients.values()
             made.split = replace(made.split, clients={c.name: c for c in clients}, newcomers={newcomer.name: newcomer})
-            made.pretrained = made.initial
+            made.start = trained(made)
         return made
 
     whole = fit(job(None))
@@ -293,7 +305,7 @@ def test_any_regime_goes_on_after_any_checkpoint(make: Make, tmp_path: Path, reg
     saves = 1
     while killed_at(saves):
         begun = job(tmp_path)
-        assert begun.checkpoint.begun
+        assert begun.kept
         again = fit(begun)
         assert same(again.weights, whole.weights)
         assert without_times(again.rows) == without_times(whole.rows)
@@ -308,17 +320,16 @@ def test_a_private_federation_goes_on_with_what_its_clients_have_spent(make: Mak
     from scfl_green.training.dp.dp_sgd import DPSGD
 
     def job(folder: Path | None) -> Job:
-        return make(folder, privacy=DPSGD(noise_multiplier=2.0, max_grad_norm=1.0, epsilon=50.0, delta=1e-4))
+        privacy = DPSGD(noise_multiplier=2.0, max_grad_norm=1.0, epsilon=50.0, delta=1e-4)
+        return make(folder, fitter=privacy, hooks={"privacy": privacy})
 
     whole = job(None)
     federation(whole)
     in_child(lambda: (Place(Checkpoint, "save", after=True).kill_at(2), federation(job(tmp_path))))
     again = job(tmp_path)
     federation(again)
-    assert whole.privacy is not None
-    assert again.privacy is not None
-    assert again.privacy.rows == whole.privacy.rows
-    assert again.privacy.histories == whole.privacy.histories
+    assert again.fitter.rows == whole.fitter.rows
+    assert again.fitter.histories == whole.fitter.histories
 
 
 QUICK = ["federation.rounds=3", "federation.local_epochs=1", "data.n_genes=200", "logger=none", "trainer=cpu"]
@@ -326,21 +337,21 @@ QUICK = ["federation.rounds=3", "federation.local_epochs=1", "data.n_genes=200",
 
 @pytest.mark.parametrize("regime", ["federated", "central"])
 def test_the_record_of_a_run_that_was_killed_is_the_same(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], regime: str
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, regime: str
 ) -> None:
     overrides = [*QUICK, f"regime={regime}", "trainer.max_epochs=3", "model=scdlc"]
     whole = run(compose_config(tmp_path / "whole", *overrides))
     cfg = compose_config(tmp_path / "killed", *overrides)
     assert in_child(lambda: (Place(Checkpoint, "save", after=True).kill_at(2), run(cfg))) == -signal.SIGKILL
-    capsys.readouterr()
-    again = run(cfg)
+    with caplog.at_level(logging.INFO):
+        again = run(cfg)
     unit = "round" if regime == "federated" else "epoch"
-    assert f"was begun before; goes on after {unit} 2" in capsys.readouterr().out
+    assert f"was begun before; goes on after {unit} 2" in caplog.text
     # The first of the three runs has prepared the dataset for all.
     (before,) = without_times([{**whole, "bytes_prepare": again["bytes_prepare"]}])
     assert without_times([again]) == [before]
     folder, other = tmp_path / "killed/run", tmp_path / "whole/run"
-    assert (folder / "weights.safetensors").read_bytes() == (other / "weights.safetensors").read_bytes()
+    assert (folder / "federation.pt").read_bytes() == (other / "weights.safetensors").read_bytes()
     assert list(pd.read_csv(folder / "metrics.csv")[unit]) == [1, 2, 3]
     fits = pd.read_csv(folder / "energy.csv").query("phase == 'fit'")
     assert fits["energy_kwh"].sum() == pytest.approx(again["energy_kwh"])
@@ -393,13 +404,13 @@ def test_a_second_process_is_refused_and_the_first_goes_on(tmp_path: Path) -> No
 
 def test_a_worker_that_outlives_its_run_keeps_nobody_out(tmp_path: Path) -> None:
     def killed_beside_a_busy_worker() -> None:
-        with alone_in(tmp_path):
+        with locked(tmp_path):
             if os.fork() == 0:
                 time.sleep(20)
             os._exit(9)
 
     assert in_child(killed_beside_a_busy_worker) == 9
-    with alone_in(tmp_path):
+    with locked(tmp_path):
         pass
 
 
@@ -410,27 +421,25 @@ def test_a_full_disk_ends_in_one_line_with_the_checkpoint_before_it_whole(tmp_pa
     assert told.startswith("error: no room to write (")
     assert len(told.splitlines()) == 1
     kept = Checkpoint(tmp_path / "kept")
-    kept.files["weights"], kept.state = bytes(1000), {"round": 1}
-    kept.save()
+    kept.save({"weights": {"values": torch.zeros(100)}, "loop": {"round": 1}})
 
     def full() -> None:
         limit()
-        kept.files["weights"] = bytes(200_000)
         try:
-            kept.save()
+            kept.save({"weights": {"values": torch.zeros(50_000)}})
         except OSError:
             os._exit(28)
 
     assert in_child(full) == 28
-    assert Checkpoint(tmp_path / "kept").state == {"round": 1}
+    assert Checkpoint(tmp_path / "kept").parts["loop"] == {"round": 1}
     assert [path.name for path in (tmp_path / "kept").iterdir()] == ["1"]
 
 
 def test_a_checkpoint_holds_what_was_put_into_it(tmp_path: Path) -> None:
     kept = Checkpoint(tmp_path)
-    values = np.arange(6.0)
-    kept.files["values"], kept.state["told"] = values.tobytes(), [0.1 + 0.2, "ä", None]
-    kept.save()
+    values = {"values": torch.arange(6.0), "by_name": {1: (0.1 + 0.2, "ä", None)}}
+    kept.save({"one": values})
+    kept.save({"other": {"n": 2}})
     again = Checkpoint(tmp_path)
-    assert (np.frombuffer(again.files["values"]) == values).all()
-    assert again.state == kept.state
+    assert torch.equal(again.parts["one"].pop("values"), values.pop("values"))
+    assert again.parts == {"one": values, "other": {"n": 2}}

@@ -16,7 +16,7 @@ from scfl_green.errors import InputError
 from scfl_green.files import write_atomically
 from scfl_green.models.base import CellClassifier
 from scfl_green.models.scores import UNLABELLED
-from scfl_green.runs.assemble import Reopened, reopen
+from scfl_green.runs.reopen import Reopened, reopen
 
 FPR = 0.01
 BATCH = 1024

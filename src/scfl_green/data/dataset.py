@@ -36,7 +36,7 @@ class Dataset:
     preparation: Preparation
     types: tuple[str, ...]
     folder: Path
-    said: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def table(self) -> pd.DataFrame:
         """Cells by client (and what it is kept for) and cell type."""
@@ -67,22 +67,29 @@ def kept_in(cache: Path, settings: dict[str, Any]) -> Path:
     return cache / "prepared" / hashlib.sha256(key.encode()).hexdigest()[:16]
 
 
+@dataclass(frozen=True)
+class Recipe:
+    """How a preparation is learnt: which genes are chosen, whether features are standardised and counts preprocessed,
+    and how the clients' sums are added up."""
+
+    choose_genes: ChooseGenes
+    standardise: bool = False
+    preprocess: bool = True
+    sum_up: SumUp = pooled
+
+    def learn(self, cells: Cells, split: Split) -> Preparation:
+        """The preparation, from the clients' training cells alone."""
+        clients = list(split.clients.values())
+        sums = self.sum_up(clients, lambda part: GeneSums.of(cells, part.train, self.preprocess))
+        return Preparation.learn(cells, sums, self.choose_genes, self.standardise, self.preprocess)
+
+
 def prepare(
-    cells: Cells,
-    split: Split,
-    choose_genes: ChooseGenes,
-    folder: Path,
-    *,
-    standardise: bool,
-    preprocess: bool = True,
-    sum_up: SumUp = pooled,
-    preparation: Preparation | None = None,
+    cells: Cells, split: Split, folder: Path, recipe: Recipe, preparation: Preparation | None = None
 ) -> Dataset:
-    """Learn the preparation from the clients' training cells, unless an earlier run's is given; apply it, and keep
-    all in ``folder``, which appears whole or not at all."""
-    if preparation is None:
-        sums = sum_up(list(split.clients.values()), lambda part: GeneSums.of(cells, part.train, preprocess))
-        preparation = Preparation.learn(cells, sums, choose_genes, standardise, preprocess)
+    """Learn the preparation, unless an earlier run's is given; apply it, and keep everything in ``folder``, which
+    appears whole or not at all."""
+    preparation = preparation or recipe.learn(cells, split)
     try:
         with folder_at_once(folder) as draft:
             _keep(draft, cells, split, preparation)
@@ -103,7 +110,7 @@ def _keep(folder: Path, cells: Cells, split: Split, preparation: Preparation) ->
     save_file(arrays | {name: getattr(preparation, name) for name in ("mean", "scale")}, folder / "arrays")
     about = {
         "types": cells.types,
-        "said": cells.said,
+        "notes": cells.notes,
         "genes": preparation.genes.tolist(),
         "symbols": preparation.symbols.tolist(),
         "preprocess": preparation.preprocess,
@@ -134,4 +141,4 @@ def load(folder: Path) -> Dataset:
         for kind, p in about["split"].items()
     }
     features = Features(values, preparation.floor, arrays["labels"])
-    return Dataset(features, Split(**kinds), preparation, tuple(about["types"]), folder, tuple(about["said"]))
+    return Dataset(features, Split(**kinds), preparation, tuple(about["types"]), folder, tuple(about["notes"]))

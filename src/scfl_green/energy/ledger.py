@@ -1,6 +1,6 @@
 """The ledger: what each phase, round and client used, and how a reading of energy is shared out among them."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -52,25 +52,6 @@ class Reading:
     cpu_kwh: float
     gpu_kwh: float
     ram_kwh: float
-
-
-@dataclass(frozen=True)
-class Budget:
-    """When training has cost enough: ``grams`` of CO2e are spent, or the last ``window`` epochs (rounds in a
-    federation) have gained less weighted F1 on validation cells than ``min_f1_per_gram``; None: no such limit."""
-
-    grams: float | None = None
-    min_f1_per_gram: float | None = None
-    window: int = 2
-
-    def spent(self, history: Sequence[tuple[float, float]]) -> bool:
-        """``history`` holds grams spent so far and F1 reached, at the end of every epoch or round."""
-        if self.grams is not None and history[-1][0] >= self.grams:
-            return True
-        if self.min_f1_per_gram is None or len(history) <= self.window:
-            return False
-        (grams, f1), (before_grams, before_f1) = history[-1], history[-1 - self.window]
-        return f1 - before_f1 < self.min_f1_per_gram * (grams - before_grams)
 
 
 @dataclass

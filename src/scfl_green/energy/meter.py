@@ -4,7 +4,7 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Annotated, Any
 
 import psutil
 import pytorch_lightning as pl
@@ -12,7 +12,9 @@ from codecarbon.core.cpu import DEFAULT_POWER_PER_CORE
 from codecarbon.core.util import count_cpus
 from codecarbon.external.hardware import CPU
 from codecarbon.input import DataSource
+from pydantic import Field
 
+from scfl_green.bounds import Positive, Weight
 from scfl_green.energy.hardware import make_tracker
 from scfl_green.energy.ledger import FIT, OTHER, VALIDATE, Key, Ledger, Reading
 from scfl_green.errors import InputError
@@ -38,10 +40,10 @@ class EnergyMeter(Ledger):
 
     def __init__(
         self,
-        country: str,
-        cpu_watts: float | None = None,
-        ram_watts: float | None = None,
-        network_kwh_per_gb: float = 0.0,
+        country: Annotated[str, Field(pattern="^[A-Z]{3}$")],
+        cpu_watts: Positive | None = None,
+        ram_watts: Positive | None = None,
+        network_kwh_per_gb: Weight = 0.0,
     ) -> None:
         super().__init__()
         self.network_kwh_per_gb = network_kwh_per_gb

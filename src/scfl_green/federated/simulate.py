@@ -3,34 +3,68 @@
 import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from typing import Any
 
 from flwr.app import Context, RecordDict
 from flwr.serverapp.strategy import Strategy
 from flwr.serverapp.strategy.fedopt import FedOpt
+from pydantic import NonNegativeInt
 
+from scfl_green.bounds import Count, Positive
 from scfl_green.data.partition import Part
 from scfl_green.errors import InputError, listed
 from scfl_green.federated.apps import client_app, server_app
 from scfl_green.federated.grid import LocalGrid
-from scfl_green.federated.strategy import QuorumError
+from scfl_green.federated.strategy import CheckedStrategy
 from scfl_green.federated.workers import WorkersGrid
-from scfl_green.training.job import Job, Weights
+from scfl_green.models.prune import Weights
+from scfl_green.training.job import Job
+
+LEAST = ("min_train_nodes", "min_evaluate_nodes", "min_available_nodes")
+
+
+@dataclass(frozen=True)
+class Federation:
+    """How clients train together: a strategy of ``flwr.serverapp.strategy``, for so many rounds of so many epochs.
+
+    Every client must have ``min_cells`` training cells. A round needs good replies from ``min_clients`` (None: from all
+    that were asked) and waits ``timeout_seconds`` for them. With ``parallel_clients`` above 1, as many train at a time,
+    each in a worker process, which is ended if it exceeds the time-out.
+    """
+
+    strategy: Strategy
+    rounds: Count
+    local_epochs: Count
+    min_cells: NonNegativeInt = 0
+    min_clients: Count | None = None
+    timeout_seconds: Positive = 3600
+    parallel_clients: Count = 1
+
+    def check(self, n_clients: int, reshapes: bool) -> None:
+        """InputError for what could not work with so many clients, or with weights that change their shapes."""
+        if reshapes and isinstance(self.strategy, FedOpt):
+            raise InputError(
+                "opt=prune works with federation=fedavg or fedprox; an adaptive server keeps the old shapes"
+            )
+        least = {f"strategy.{setting}": getattr(self.strategy, setting, 0) for setting in LEAST}
+        for setting, n in {"min_clients": self.min_clients or 0, **least}.items():
+            if n > n_clients:  # Flower would wait for them for ever
+                raise InputError(f"federation.{setting}={n}: there are {n_clients} clients")
 
 
 @dataclass(frozen=True)
 class Federated:
-    """The weights of a federation, the clients whose replies were averaged in each round, and the replies that were
-    not, a line each."""
+    """The weights of a federation, the rounds that it took, and fields for the record: the clients whose replies were
+    averaged in each round, and the replies that were not, a line each."""
 
     weights: Weights
-    clients_by_round: list[int]
-    refused: list[str]
+    rounds: int
+    record: dict[str, Any]
 
 
 def check_sizes(clients: Iterable[Part], min_cells: int) -> None:
     """InputError naming the clients that have fewer than ``min_cells`` training cells: what so few teach is noise, and
-    tells of each of them."""
+    reveals most about each of them."""
     if few := [f"{part.name} ({len(part.train)})" for part in clients if len(part.train) < min_cells]:
         raise InputError(
             f"clients with fewer than federation.min_cells={min_cells} training cells: {listed(few)}; choose another "
@@ -38,53 +72,28 @@ def check_sizes(clients: Iterable[Part], min_cells: int) -> None:
         )
 
 
-def simulate(
-    job: Job,
-    parts: Sequence[Part],
-    strategy: Strategy,
-    rounds: int,
-    local_epochs: int,
-    min_cells: int = 0,
-    min_clients: int | None = None,
-    timeout_seconds: float = 3600,
-    parallel_clients: int = 1,
-) -> Federated:
-    """The federation in which every part is a client; no daemon, no start-up.
-
-    With ``parallel_clients`` above 1, as many clients train at a time, each in a worker process, which
-    ``timeout_seconds`` then ends if it hangs.
-    """
-    check_sizes(parts, min_cells)
-    if job.prune is not None and isinstance(strategy, FedOpt):
-        raise InputError("opt=prune works with federation=fedavg or fedprox; an adaptive server keeps the old shapes")
-    of_strategy = ("min_train_nodes", "min_evaluate_nodes", "min_available_nodes")
-    least = {"min_clients": min_clients or 0} | {f"strategy.{of}": getattr(strategy, of, 0) for of in of_strategy}
-    for setting, n in least.items():
-        if n > len(parts):  # Flower would wait for them for ever
-            raise InputError(f"federation.{setting}={n}: there are {len(parts)} clients")
+def simulate(job: Job, parts: Sequence[Part], federation: Federation) -> Federated:
+    """Run the federation in which every part is a client; no daemon, no start-up."""
+    check_sizes(parts, federation.min_cells)
+    federation.check(len(parts), any(hook.reshapes for hook in job.hooks))
     # Flower's log of rounds would tear the progress bar apart; what it says is in the metrics.
     logging.getLogger("flwr").setLevel(logging.WARNING)
-    about = client_app(job, parts), [part.name for part in parts], job.meter
-    grid = LocalGrid(*about) if parallel_clients == 1 else WorkersGrid(*about, parallel_clients)
-    server = server_app(
-        job,
-        strategy,
-        rounds=rounds,
-        local_epochs=local_epochs,
+    clients = client_app(job, parts), [part.name for part in parts], job.meter
+    n_workers = federation.parallel_clients
+    grid = LocalGrid(*clients) if n_workers == 1 else WorkersGrid(*clients, n_workers)
+    strategy = CheckedStrategy(
+        federation.strategy,
         evaluate=all(len(part.validation) for part in parts),
-        on_round=partial(job.ended, "round", rounds),
-        min_clients=min_clients,
-        timeout_seconds=timeout_seconds,
+        min_clients=federation.min_clients,
+        timeout_seconds=federation.timeout_seconds,
+        seed=job.seed,
     )
+    server = server_app(job, strategy, federation.rounds, federation.local_epochs)
     context = Context(run_id=0, node_id=0, node_config={}, state=RecordDict(), run_config={})
     try:
         server(grid, context)
-    except QuorumError as error:
-        job.last_good = dict(error.arrays.to_torch_state_dict())
-        raise
     finally:
         grid.close()
-    weights, history = dict(context.state["arrays"].to_torch_state_dict()), context.state["history"]
-    refused = zip(*(history[f"refused-{of}s"] for of in ("round", "client", "reason")), strict=True)
-    told = [f"round {round_number}, {parts[node - 1].name}: {reason}" for round_number, node, reason in refused]
-    return Federated(weights, list(history["clients-by-round"]), told)
+    refused = [f"round {r.round}, {parts[r.client - 1].name}: {r.reason}" for r in strategy.refused]
+    record = {"clients_by_round": [*strategy.clients_by_round.values()], "refused": refused}
+    return Federated(dict(context.state["arrays"].to_torch_state_dict()), max(strategy.clients_by_round), record)

@@ -1,1 +1,1 @@
-"""The frameworks, one a file."""
+"""The frameworks, one per file, and what they share."""

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from scfl_green.bounds import Count, Weight, Width
 from scfl_green.models.base import CellClassifier, scaled
 from scfl_green.models.prune import Units, between
 
@@ -22,9 +23,9 @@ class ACTINN(CellClassifier):
         self,
         n_genes: int,
         n_types: int,
-        hidden: Sequence[int] = (100, 50, 25),
-        width: float = 1.0,
-        l2: float = 0.005,
+        hidden: Sequence[Count] = (100, 50, 25),
+        width: Width = 1.0,
+        l2: Weight = 0.005,
         **training: Any,
     ) -> None:
         super().__init__(n_types, **training)

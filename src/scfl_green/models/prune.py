@@ -1,4 +1,4 @@
-"""Structured pruning: whole hidden units leave, with every row and column that belongs to them."""
+"""Structured pruning: removes whole hidden units, with every row and column that belongs to them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,46 +11,38 @@ Weights = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class Slice:
-    """Where the units of one hidden layer lie in a tensor: along ``dim``, ``blocks`` times over (an LSTM's gates)."""
+    """Where the units of one hidden layer lie in a tensor: along ``dim``, in ``blocks`` repeats (an LSTM's gates)."""
 
     name: str
     dim: int
     blocks: int = 1
 
 
-# All slices of one hidden layer's units, which leave or stay together.
+# All slices of one hidden layer's units; a unit is removed from all of them or from none.
 Units = Sequence[Slice]
 
 
-@dataclass(frozen=True)
-class Prune:
-    """Take ``fraction`` of the units of every hidden layer out, those of smallest norm, once.
+def pruned(weights: Weights, layers: Sequence[Units], fraction: float) -> Weights:
+    """The weights without the ``fraction`` of units of every hidden layer whose norm is smallest.
 
-    After ``after_round`` rounds of a federation, where the server does it between two rounds, or ``after_epoch``
-    epochs elsewhere. A unit's norm is that of all weights that lead to and from it (magnitude pruning of whole
-    structures: Li et al. 2017, ICLR, "Pruning filters for efficient ConvNets").
+    A unit's norm is that of all weights that lead to and from it (magnitude pruning of whole structures: Li et al.
+    2017, ICLR, "Pruning filters for efficient ConvNets"). Units are chosen in all layers before any is cut.
     """
+    kept = [(units, _kept(weights, units, fraction)) for units in layers]
+    result = dict(weights)
+    for units, index in kept:
+        for part in units:
+            tensor = result[part.name]
+            size = tensor.shape[part.dim] // part.blocks
+            whole = torch.cat([index + block * size for block in range(part.blocks)])
+            result[part.name] = tensor.index_select(part.dim, whole)
+    return result
 
-    fraction: float
-    after_round: int
-    after_epoch: int
 
-    def __call__(self, weights: Weights, layers: Sequence[Units]) -> Weights:
-        """The smaller weights. Units are chosen in all layers before any is cut."""
-        kept = [(units, self._kept(weights, units)) for units in layers]
-        result = dict(weights)
-        for units, index in kept:
-            for part in units:
-                tensor = result[part.name]
-                size = tensor.shape[part.dim] // part.blocks
-                whole = torch.cat([index + block * size for block in range(part.blocks)])
-                result[part.name] = tensor.index_select(part.dim, whole)
-        return result
-
-    def _kept(self, weights: Weights, units: Units) -> Tensor:
-        norm = torch.stack([_squares(weights[part.name], part) for part in units]).sum(dim=0)
-        n_kept = max(1, round(len(norm) * (1 - self.fraction)))
-        return norm.argsort(descending=True, stable=True)[:n_kept].sort().values
+def _kept(weights: Weights, units: Units, fraction: float) -> Tensor:
+    norm = torch.stack([_squares(weights[part.name], part) for part in units]).sum(dim=0)
+    n_kept = max(1, round(len(norm) * (1 - fraction)))
+    return norm.argsort(descending=True, stable=True)[:n_kept].sort().values
 
 
 def _squares(tensor: Tensor, part: Slice) -> Tensor:
@@ -76,6 +68,6 @@ def resize(model: nn.Module, weights: Weights) -> None:
 
 
 def between(producers: Sequence[str], consumers: Sequence[str]) -> Units:
-    """The units between linear layers: ``producers`` are those that make (or normalise) them, by name."""
+    """The units between linear layers: ``producers`` compute or normalise them, ``consumers`` read them."""
     made = [Slice(f"{name}.{kind}", 0) for name in producers for kind in ("weight", "bias")]
     return [*made, *(Slice(f"{name}.weight", 1) for name in consumers)]

@@ -1,12 +1,14 @@
 """scCDCG: deep structural clustering for single-cell RNA-seq via deep cut-informed graph embedding."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor, nn
 
+from scfl_green.bounds import Count, Share, Weight, Width
 from scfl_green.models.base import CellClassifier, scaled
 from scfl_green.models.prune import Slice, Units, between
 
@@ -19,7 +21,7 @@ def normalised_graph(weights: Tensor) -> Tensor:
 
 
 def cell_graph(x: Tensor, beta: float) -> Tensor:
-    """The graph over the cells of a batch (cells x cells): ``beta`` of covariances, the rest of cosines.
+    """The graph over the cells of a batch (cells x cells): ``beta`` * covariances + (1 - ``beta``) * cosines.
 
     Section 3.2 of the paper: the probability metrics graph holds inner products of the cells' profiles, the
     spatial metrics graph |cosine| similarities, each symmetrically normalised.
@@ -31,9 +33,9 @@ def cell_graph(x: Tensor, beta: float) -> Tensor:
 
 
 def sinkhorn_targets(similarity: Tensor, sharpness: float = 5.0, iterations: int = 50) -> Tensor:
-    """Soft assignments (cells x clusters, rows sum to one) whose clusters are equally filled.
+    """Soft assignments (cells x clusters, rows sum to one) that fill all clusters equally.
 
-    The paper's section 3.3 with its entropic optimal transport by Sinkhorn-Knopp scaling; no gradient.
+    Section 3.3 of the paper: entropic optimal transport by Sinkhorn-Knopp scaling, without gradient.
     """
     with torch.no_grad():
         plan = similarity.float().clamp_min(1e-12) ** sharpness
@@ -50,12 +52,12 @@ class ScCDCG(CellClassifier):
     embedding: with Z the embeddings (cells x latent, rows of unit length) and L the graph over the batch's cells,
     the term -tr(Z^T L Z) / latent draws linked cells together, and the mean square of latent * Z^T Z / cells - I
     keeps dimensions apart. Section 3.3, clustering (off unless ``clustering`` > 0): KL divergence from Sinkhorn
-    targets to assignments by similarity to learnt centres, one a cell type. Head: dropout, latent -> types.
+    targets to assignments by similarity to learnt centres, one per cell type. Head: dropout, latent -> types.
 
-    The loss is cross-entropy plus the terms, each under its weight. Two deviations: graphs are built over the
-    cells of a mini-batch, so that memory grows with the batch's square and not with that of the cells, both
-    terms being divided by the number of cells so that a weight means the same at every batch size; and ReLUs
-    stand between the layers, which the authors' code leaves linear.
+    The loss is cross-entropy plus the weighted terms. Two deviations: graphs are built over the cells of a
+    mini-batch, so that memory grows with the square of the batch size and not of the number of cells, and both
+    terms are divided by the number of cells, so that a weight means the same at every batch size; and there are
+    ReLUs between the layers, where the authors' code has none.
     """
 
     between_cells = ("deep_cut", "orthogonality", "clustering")
@@ -64,14 +66,14 @@ class ScCDCG(CellClassifier):
         self,
         n_genes: int,
         n_types: int,
-        hidden: Sequence[int] = (256, 64),
-        dropout: float = 0.3,
-        beta: float = 0.5,
-        reconstruction: float = 0.1,
-        deep_cut: float = 0.1,
-        orthogonality: float = 0.1,
-        clustering: float = 0.0,
-        width: float = 1.0,
+        hidden: Sequence[Count] = (256, 64),
+        dropout: Share = 0.3,
+        beta: Annotated[float, Field(ge=0, le=1)] = 0.5,
+        reconstruction: Weight = 0.1,
+        deep_cut: Weight = 0.1,
+        orthogonality: Weight = 0.1,
+        clustering: Weight = 0.0,
+        width: Width = 1.0,
         **training: Any,
     ) -> None:
         super().__init__(n_types, **training)
@@ -112,19 +114,19 @@ class ScCDCG(CellClassifier):
         return logits, {"cross_entropy": F.cross_entropy(logits, y), **weighted}
 
     def deep_cut(self, x: Tensor, z: Tensor) -> Tensor:
-        """-tr(Z^T L Z) / latent, per cell; the same for the same cells in any order."""
+        """-tr(Z^T L Z) / latent, per cell; independent of the order of the cells."""
         with torch.no_grad():
             graph = cell_graph(x, self.beta)
         return -(z * (graph @ z)).sum() / z.shape[1] / len(z)
 
     def orthogonality(self, z: Tensor) -> Tensor:
-        """How far the embeddings' dimensions are from uncorrelated and equally used."""
+        """How far the embedding dimensions are from being uncorrelated and equally used."""
         latent = z.shape[1]
         gram = z.T @ z * (latent / len(z))
         return (gram - torch.eye(latent, device=z.device)).square().mean()
 
     def clustering(self, z: Tensor) -> Tensor:
-        """Divergence of the assignments to the learnt centres from balanced targets."""
+        """KL divergence from balanced targets to the assignments to the learnt centres."""
         similarity = (z @ F.normalize(self.centres, dim=1).T + 1) / 2
         assignment = similarity / similarity.sum(dim=1, keepdim=True)
         return F.kl_div(assignment.log(), sinkhorn_targets(similarity), reduction="batchmean")

@@ -6,6 +6,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from scfl_green.bounds import Count, Share, Width
 from scfl_green.models.base import CellClassifier, scaled
 from scfl_green.models.prune import Slice, Units
 
@@ -16,21 +17,21 @@ class ScDLC(CellClassifier):
     """Zhou et al. 2022 (BMC Genomics 23:504), "Methods": a fully connected layer at every step of a sequence of
     genes, two LSTM layers of 64, the last state, a fully connected layer; dropout on the genes and the last state.
 
-    The sequence is the chosen genes in descending order of BSS/WSS, as ``Preparation`` hands them over, cut into
-    ``steps`` steps of equal width (the last one padded with zeros): cells x genes -> cells x steps x genes a step.
-    Deviation: the paper reads 100 genes, one a step; here a step holds many genes, since steps are what a recurrent
-    layer costs. ``data.n_genes=100 model.steps=100`` is the paper's.
+    The sequence is the chosen genes in descending order of BSS/WSS, as ``Preparation`` orders them, cut into
+    ``steps`` steps of equal width (the last one padded with zeros): cells x genes -> cells x steps x genes per step.
+    Deviation: the paper reads 100 genes, one per step; here a step holds many genes, since a recurrent layer's cost
+    grows with the number of steps. ``data.n_genes=100 model.steps=100`` is the paper's setting.
     """
 
     def __init__(
         self,
         n_genes: int,
         n_types: int,
-        steps: int = 5,
-        hidden: int = 64,
-        layers: int = 2,
-        dropout: float = 0.3,
-        width: float = 1.0,
+        steps: Count = 5,
+        hidden: Count = 64,
+        layers: Count = 2,
+        dropout: Share = 0.3,
+        width: Width = 1.0,
         **training: Any,
     ) -> None:
         super().__init__(n_types, **training)

@@ -1,59 +1,80 @@
-"""How well cell types were predicted: counted as batches go by, scored at the end."""
+"""How well cell types were predicted: on test cells, by torchmetrics, and during training, by counts."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
+from torchmetrics.functional.classification import (
+    multiclass_accuracy,
+    multiclass_calibration_error,
+    multiclass_confusion_matrix,
+    multiclass_f1_score,
+)
 
-# The label of a cell whose type is missing; as an index, the last row.
+# The label of a cell whose type is missing; no score counts such cells.
 UNLABELLED = -1
 
 
-class Confusion:
-    """Counts cells by true and predicted cell type, adding up in place."""
-
-    def __init__(self, n_types: int, device: torch.device | None = None) -> None:
-        self._counts = torch.zeros(n_types + 1, n_types, dtype=torch.int64, device=device)
-        self._one = torch.ones((), dtype=torch.int64, device=device)
-
-    def add(self, predicted: Tensor, labels: Tensor) -> None:
-        # Metrics of torchmetrics take as long as a step of a small network.
-        self._counts.index_put_((labels, predicted), self._one, accumulate=True)
-
-    @property
-    def matrix(self) -> Tensor:
-        """Labelled cells by true (rows) and predicted cell type."""
-        return self._counts[:UNLABELLED]
+def prediction_scores(logits: Tensor, labels: Tensor) -> dict[str, float]:
+    """Accuracy, weighted and macro F1 and the expected calibration error of logits (cells x types, float32)."""
+    scores = {
+        "accuracy": multiclass_accuracy(logits, labels, average="micro", **_options(logits)),
+        "weighted_f1": multiclass_f1_score(logits, labels, average="weighted", **_options(logits)),
+        "macro_f1": multiclass_f1_score(logits, labels, average="macro", **_options(logits)),
+        "calibration_error": multiclass_calibration_error(logits.softmax(dim=1), labels, **_options(logits)),
+    }
+    # The calibration error of no labelled cell is NaN; the other scores are 0.
+    return {name: float(value.nan_to_num()) for name, value in scores.items()}
 
 
-def classification_scores(confusion: Tensor) -> dict[str, float]:
-    """Accuracy, weighted and macro F1 by a confusion matrix; types absent from truth and prediction count in none."""
+def confusion_matrix(logits: Tensor, labels: Tensor) -> Tensor:
+    """Labelled cells by true (rows) and predicted cell type."""
+    return multiclass_confusion_matrix(logits, labels, **_options(logits))
+
+
+def _options(logits: Tensor) -> dict[str, Any]:
+    # Validation would refuse a dataset of one type.
+    return {"num_classes": logits.shape[1], "ignore_index": UNLABELLED, "validate_args": False}
+
+
+def confusion_scores(confusion: Tensor) -> dict[str, float]:
+    """Accuracy, weighted and macro F1 of a confusion matrix, equal to those of ``prediction_scores``."""
+    # Not by torchmetrics, which would take 1.5 % of an epoch's CPU time on 2,000 cells in batches of 32, 3.0 % in
+    # batches of 128 and 7 % on a client of 200 cells; this takes 0.2, 0.3 and 1.2 % (ACTINN, 2,000 genes, one thread,
+    # training and validation cells scored every epoch).
     right, true, found = confusion.diag(), confusion.sum(dim=1), confusion.sum(dim=0)
     f1 = 2 * right / (true + found).clamp_min(1)
     n_cells = max(int(confusion.sum()), 1)
     return {
         "accuracy": float(right.sum()) / n_cells,
         "weighted_f1": float((f1 * true).sum()) / n_cells,
+        # Types absent from truth and prediction do not count.
         "macro_f1": float(f1.sum()) / max(int((true + found).count_nonzero()), 1),
     }
 
 
 class Tally:
-    """The batches of an epoch, added up in place: what was kept of each of them would keep the heap from shrinking."""
+    """An epoch's loss and confusion matrix, added up in place.
+
+    Tensors kept from every batch would keep the heap from shrinking.
+    """
 
     def __init__(self, n_types: int, terms: Mapping[str, Tensor], device: torch.device) -> None:
         self.terms, self.cells = tuple(terms), 0
         self.sums = torch.zeros(len(terms), dtype=torch.float64, device=device)
-        self.confusion = Confusion(n_types, device)
+        # The label UNLABELLED, as an index, is the last row.
+        self.counts = torch.zeros(n_types + 1, n_types, dtype=torch.int64, device=device)
+        self.one = torch.ones((), dtype=torch.int64, device=device)
 
     def add(self, values: Tensor, predicted: Tensor, labels: Tensor) -> None:
-        """A batch: the values of the terms of its loss, its predicted types and its labels."""
+        """Add a batch: the values of its loss terms, its predicted types and its labels."""
         self.cells += len(labels)
         self.sums.add_(values, alpha=len(labels))
-        self.confusion.add(predicted, labels)
+        self.counts.index_put_((labels, predicted), self.one, accumulate=True)
 
     def scores(self) -> dict[str, float]:
-        """The mean loss of a cell, its terms where there are several, and the scores."""
+        """The mean loss of a cell, its terms if there are several, and the scores."""
         means = dict(zip(self.terms, (self.sums / self.cells).tolist(), strict=True))
-        scores = classification_scores(self.confusion.matrix)
+        scores = confusion_scores(self.counts[:UNLABELLED])
         return {"loss": sum(means.values()), **(means if len(means) > 1 else {}), **scores}

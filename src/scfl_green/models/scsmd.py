@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from scfl_green.bounds import Count, Share, Weight, Width
 from scfl_green.models.base import CellClassifier, scaled
 from scfl_green.models.prune import Units, between
 from scfl_green.models.scores import UNLABELLED
@@ -16,7 +17,7 @@ HIDDEN = between(["encoder.0", "encoder.1"], ["encoder.4"])
 
 
 class AttentionGate(nn.Module):
-    """The multi-dilated attention gate ("Methods", MDSAB) on hidden units seen as a map of one channel, 32 wide.
+    """The multi-dilated attention gate ("Methods", MDSAB) on the hidden units as a one-channel map, 32 wide.
 
     Four 3x3 convolutions of dilation 2, 4, 6 and 8, side by side, ReLU, a 1x1 convolution, a sigmoid: x + x * g.
     (cells x units) in and out; units that do not fill the last row of the map are padded with zeros.
@@ -40,11 +41,11 @@ class ScSMD(CellClassifier):
     ``attention_gate`` puts the paper's multi-dilated gate on the hidden units. ``cellnet`` adds the paper's
     self-supervised head CellNet, latent -> 128 -> 128 -> types, softmax: pairs of a batch's cells whose latent
     profiles have a cosine above ``similar`` are drawn to the same output, those below ``dissimilar`` to different
-    ones, the others left alone; its term weighs ``cellnet_weight``. It also learns from cells whose type is
-    missing (label -1), which the cross-entropy leaves out; prediction does not use it.
+    ones, all others ignored; its term is weighted by ``cellnet_weight``. CellNet also learns from cells whose type
+    is missing (label -1), which the cross-entropy leaves out; it is not used for prediction.
 
     Deviations: the encoder is fully connected, where the authors convolve genes as an image; layer normalisation
-    stands where they normalise by batch, since batch statistics average badly across clients whose cells differ.
+    replaces batch normalisation, whose statistics average badly across clients with different cells.
     """
 
     between_cells = ("cellnet",)
@@ -53,15 +54,15 @@ class ScSMD(CellClassifier):
         self,
         n_genes: int,
         n_types: int,
-        hidden: int = 1024,
-        latent: int = 64,
-        dropout: float = 0.3,
+        hidden: Count = 1024,
+        latent: Count = 64,
+        dropout: Share = 0.3,
         attention_gate: bool = False,
         cellnet: bool = False,
-        cellnet_weight: float = 1.0,
+        cellnet_weight: Weight = 1.0,
         similar: float = 0.8,
         dissimilar: float = 0.2,
-        width: float = 1.0,
+        width: Width = 1.0,
         **training: Any,
     ) -> None:
         super().__init__(n_types, **training)
@@ -77,9 +78,7 @@ class ScSMD(CellClassifier):
         )
         self.classifier = nn.Sequential(nn.Dropout(dropout), nn.Linear(latent, n_types))
         if cellnet:
-            layers = [nn.Linear(latent, head), nn.LayerNorm(head), nn.ReLU()]
-            layers += [nn.Linear(head, head), nn.LayerNorm(head), nn.ReLU()]
-            self.cellnet = nn.Sequential(*layers, nn.Linear(head, n_types), nn.Softmax(dim=1))
+            self.cellnet = _cellnet(latent, head, n_types)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.classifier(self.encoder(x))
@@ -95,7 +94,7 @@ class ScSMD(CellClassifier):
         latent = self.encoder(x)
         logits = self.classifier(latent)
         known = y != UNLABELLED
-        # Zero, not nan, where no cell of the batch has a type.
+        # Zero, not NaN, if no cell of the batch has a type.
         supervised = F.cross_entropy(logits[known], y[known], reduction="sum") / known.sum().clamp_min(1)
         terms = {"cross_entropy": supervised}
         if self.cellnet_weight:
@@ -103,7 +102,7 @@ class ScSMD(CellClassifier):
         return logits, terms
 
     def pairwise(self, latent: Tensor) -> Tensor:
-        """Binary cross-entropy between agreement of CellNet's outputs and similarity, over the pairs that are sure."""
+        """Binary cross-entropy between agreement of CellNet's outputs and similarity, over the unambiguous pairs."""
         outputs = self.cellnet(latent)
         with torch.autocast(latent.device.type, enabled=False):
             unit, outputs = F.normalize(latent.detach().float(), dim=1), F.normalize(outputs.float(), dim=1)
@@ -111,3 +110,9 @@ class ScSMD(CellClassifier):
             sure = ((cosine > self.similar) | (cosine < self.dissimilar)).fill_diagonal_(False)
             losses = F.binary_cross_entropy(agreement, (cosine > self.similar).float(), reduction="none")
         return (losses * sure).sum() / sure.sum().clamp_min(1)
+
+
+def _cellnet(latent: int, head: int, n_types: int) -> nn.Sequential:
+    layers = [nn.Linear(latent, head), nn.LayerNorm(head), nn.ReLU()]
+    layers += [nn.Linear(head, head), nn.LayerNorm(head), nn.ReLU()]
+    return nn.Sequential(*layers, nn.Linear(head, n_types), nn.Softmax(dim=1))

@@ -1,161 +1,134 @@
 """Objects from a configuration: the dataset and the job that a run needs."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Sequence
+from dataclasses import fields
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning import Trainer
 
-from scfl_green.data.dataset import Dataset, kept_in, load, prepare
+from scfl_green.data.dataset import Dataset, Recipe, kept_in, load, prepare
+from scfl_green.data.partition import Split
 from scfl_green.data.reading.cells import Cells, Reading
 from scfl_green.data.sources.local import cache_folder, contents
 from scfl_green.energy.meter import EnergyMeter
 from scfl_green.errors import InputError
 from scfl_green.federated.simulate import check_sizes
 from scfl_green.models.base import CellClassifier
-from scfl_green.models.prune import resize
-from scfl_green.runs.artifacts import Start, read_model
-from scfl_green.runs.settings import Data
-from scfl_green.security import targets
 from scfl_green.training.checkpoint import Checkpoint
-from scfl_green.training.job import Job, Report
-from scfl_green.training.resident import effective_precision
+from scfl_green.training.fitting import PlainFit
+from scfl_green.training.hooks import Hook, Hooks
+from scfl_green.training.job import Job
+from scfl_green.training.trained_model import TrainedModel
+from scfl_green.training.trainer import effective_precision
 
 # Of cfg.trainer, what is not Lightning's.
 OURS = ("packed", "parallel_clients")
+# Of cfg.data, what does not change the prepared dataset; files are known by their content.
+UNPREPARED = ("path", "source", "like", "likes", "batch_size")
 
 
-def load_dataset(cfg: DictConfig, paths: Sequence[Path], start: Start | None, meter: EnergyMeter | None) -> Dataset:
-    """The prepared dataset, from ``paths.cache`` where it is there already."""
-    config: dict[str, Any] = {of: OmegaConf.to_container(cfg[of], resolve=True) for of in ("data", "genes", "split")}
-    of_data = set(Data.model_fields) - {"path", "batch_size"}
-    data = {key: value for key, value in config["data"].items() if key in of_data}
-    settled = config | {"data": data, "files": contents(paths)}
-    if start is not None:
-        settled |= {"preparation": start.preparation.key(), "types": start.types}
-    kept = kept_in(cache_folder(cfg.paths.cache), settled)
-    # Asked of a federation alone, and before its clients tell of their genes.
-    min_cells = cfg.regime.get("min_cells", 0)
+def load_dataset(
+    cfg: DictConfig, paths: Sequence[Path], start: TrainedModel | None, meter: EnergyMeter | None
+) -> Dataset:
+    """The prepared dataset, from ``paths.cache`` where it is there already; InputError where weights to start from have
+    been trained on its test cells."""
+    kept = kept_in(cache_folder(cfg.paths.cache), _prepared_by(cfg, paths, start))
+    # Asked of a federation alone, and before its clients report their genes.
+    federation = cfg.regime.get("federation")
+    min_cells = federation.min_cells if federation else 0
     if kept.is_dir():
         dataset = load(kept)
         check_sizes(dataset.split.clients.values(), min_cells)
-        return _unseen(dataset, paths, start)
-    reading = {field.name: cfg.data[field.name] for field in fields(Reading)}
-    preprocess = cfg.data.preprocess != "none"
-    if start is not None and start.preparation.preprocess != preprocess:
-        raise InputError(f"data.preprocess={cfg.data.preprocess}: the weights were trained with another one")
-    try:
-        cells = Cells.read(paths, Reading(**reading | {"preprocess": preprocess}))
-        if start is not None:
-            cells = cells.labelled_by(start.types)
-        split = instantiate(cfg.split, _partial_=True, _convert_="all")(cells)
-    except InputError as error:
-        named = any(path.name in str(error) for path in paths)
-        raise error if named else InputError(f"{', '.join(path.name for path in paths)}: {error}") from None
-    check_sizes(split.clients.values(), min_cells)
-    dataset = prepare(
-        cells,
-        split,
-        instantiate(cfg.genes),
-        kept,
-        standardise=cfg.data.standardise,
-        preprocess=preprocess,
-        sum_up=partial(instantiate(cfg.gene_sums), meter=meter),
-        preparation=start.preparation if start else None,
-    )
-    return _unseen(dataset, paths, start)
-
-
-def _unseen(dataset: Dataset, paths: Sequence[Path], start: Start | None) -> Dataset:
-    """The dataset, where the weights to start from have not been trained on its test cells."""
+    else:
+        cells, split = _read(cfg, paths, start)
+        check_sizes(split.clients.values(), min_cells)
+        sum_up = partial(instantiate(cfg.gene_sums), meter=meter)
+        recipe = Recipe(instantiate(cfg.genes), cfg.data.standardise, _preprocesses(cfg), sum_up)
+        dataset = prepare(cells, split, kept, recipe, start.preparation if start else None)
     if start is not None:
         start.seen.check(dataset.split, contents(paths), len(dataset.features.labels))
     return dataset
 
 
+def _prepared_by(cfg: DictConfig, paths: Sequence[Path], start: TrainedModel | None) -> dict[str, Any]:
+    """Everything that a prepared dataset depends on."""
+    config: dict[str, Any] = {of: OmegaConf.to_container(cfg[of], resolve=True) for of in ("data", "genes", "split")}
+    data = {key: value for key, value in config["data"].items() if key not in UNPREPARED}
+    settled = config | {"data": data, "files": contents(paths)}
+    if start is not None:
+        settled |= {"preparation": start.preparation.key(), "types": start.types}
+    return settled
+
+
+def _read(cfg: DictConfig, paths: Sequence[Path], start: TrainedModel | None) -> tuple[Cells, Split]:
+    preprocess = _preprocesses(cfg)
+    if start is not None and start.preparation.preprocess != preprocess:
+        raise InputError(f"data.preprocess={cfg.data.preprocess}: the weights were trained with another one")
+    reading = {field.name: cfg.data[field.name] for field in fields(Reading)}
+    try:
+        cells = Cells.read(paths, Reading(**reading | {"preprocess": preprocess}))
+        if start is not None:
+            cells = cells.labelled_by(start.types)
+        return cells, instantiate(cfg.split, _partial_=True, _convert_="all")(cells)
+    except InputError as error:
+        named = any(path.name in str(error) for path in paths)
+        raise error if named else InputError(f"{', '.join(path.name for path in paths)}: {error}") from None
+
+
+def _preprocesses(cfg: DictConfig) -> bool:
+    return cfg.data.preprocess != "none"
+
+
 def make_job(
-    cfg: DictConfig, dataset: Dataset, start: Start | None, meter: EnergyMeter, report: Report, checkpoint: Checkpoint
+    cfg: DictConfig,
+    dataset: Dataset,
+    start: TrainedModel | None,
+    meter: EnergyMeter,
+    progress: Hook | None = None,
+    checkpoint: Checkpoint | None = None,
 ) -> Job:
-    """The job on a dataset, from the weights of ``start`` where there are any."""
-    n_genes, n_types = dataset.features.n_genes, len(dataset.types)
-    trainer = instantiate({key: value for key, value in cfg.trainer.items() if key not in OURS})
-    try:
-        device = trainer(logger=False, precision="32-true").strategy.root_device.type
-    except Exception as error:  # Lightning has no one exception for arguments that it refuses
-        raise InputError(f"trainer: {error}") from error
-    model = instantiate(cfg.model, n_genes=n_genes, n_types=n_types, _convert_="all")
-    try:
-        model.configure_optimizers()
-    except (TypeError, ValueError) as error:
-        raise InputError(f"model.optimizer, model.scheduler: {error}") from error
+    """The job on a dataset, from the weights of ``start`` where there are any, and on from a ``checkpoint``."""
+    trainer, device = _trainer(cfg)
+    checkpoint = checkpoint or Checkpoint()
+    privacy = instantiate(cfg.privacy)
+    # In this order: what changes weights or ends training comes before what shows and keeps it.
+    hooks = {"privacy": privacy, "prune": instantiate(cfg.prune), "budget": instantiate(cfg.budget)}
     return Job(
-        model=model,
+        model=make_model(cfg, dataset),
         features=dataset.features,
         split=dataset.split,
         trainer=partial(trainer, precision=effective_precision(cfg.trainer.precision, device)),
         meter=meter,
         batch_size=cfg.data.batch_size,
         seed=cfg.seed,
-        report=report,
-        checkpoint=checkpoint,
         packed=cfg.trainer.packed,
         callbacks=lambda: [instantiate(callback) for callback in cfg.callbacks.values()],
-        prune=instantiate(cfg.prune),
-        budget=instantiate(cfg.budget),
-        privacy=instantiate(cfg.privacy),
-        pretraining_kg=start.emissions_kg if start else None,
-        seen=start.seen.clients if start else frozenset(),
-        pretrained=start.weights if start else None,
+        start=start,
+        fitter=privacy or PlainFit(),
+        hooks=Hooks({**hooks, "progress": progress}),
+        kept=checkpoint.parts,
+        save=checkpoint.save,
     )
 
 
-@dataclass(frozen=True)
-class Reopened:
-    """A run as it was when it ended: its configuration (not resolved), its dataset, its model with the final weights,
-    what else it left, and whether it began with new weights (``fresh``) and not with those of an earlier run."""
-
-    cfg: DictConfig
-    dataset: Dataset
-    model: CellClassifier
-    left: Start
-    fresh: bool
-
-
-def reopen(folder: Path, trusted: Sequence[str] = ()) -> Reopened:
-    """What a run left in its folder, on the data that it was run on, which the cache holds or which are prepared again.
-
-    Raises InputError where the run is not finished, where its data are missing or have changed, and where it names code
-    that no configuration may (``targets.check``): the folder may be another's.
-    """
-    for name in (config := ".hydra/config.yaml", "model.json", "weights.safetensors"):
-        if not (folder / name).is_file():
-            raise InputError(f"{folder}: no {name} there; name the folder of a finished run, such as logs/runs/NAME")
-    cfg, left = OmegaConf.load(folder / config), read_model(str(folder), trusted)
-    assert isinstance(cfg, DictConfig)
-    # Added up exactly, here as over messages.
-    cfg.gene_sums = {"_target_": "scfl_green.data.dataset.pooled", "_partial_": True}
-    # Not resolved: of fine-tuning, weights are looked for by the name of the run.
-    fresh = not OmegaConf.is_interpolation(cfg, "weights") and cfg.weights is None
+def _trainer(cfg: DictConfig) -> tuple[Callable[..., Trainer], str]:
+    """What makes a Trainer, and the kind of device that it will use."""
+    trainer = instantiate({key: value for key, value in cfg.trainer.items() if key not in OURS})
     try:
-        used = {of: OmegaConf.to_container(cfg[of], resolve=True) for of in ("data", "genes", "split", "model")}
-        targets.check(used, trusted)
-        dataset = _data_again(cfg, left, None if fresh else left)
-    except InputError as error:
-        raise InputError(f"{folder}: {error}") from None
-    model = instantiate(cfg.model, n_genes=dataset.features.n_genes, n_types=len(dataset.types), _convert_="all")
-    same = dataset.preparation.key() == left.preparation.key() and dataset.types == left.types
-    if not same or model.state_dict().keys() != left.weights.keys():
-        raise InputError(f"{folder}: its weights are of other features or another model than its configuration says")
-    resize(model, left.weights)
-    model.load_state_dict(left.weights)
-    return Reopened(cfg, dataset, model.eval(), left, fresh)
+        return trainer, trainer(logger=False, precision="32-true").strategy.root_device.type
+    except Exception as error:  # Lightning has no one exception for arguments that it refuses
+        raise InputError(f"trainer: {error}") from error
 
 
-def _data_again(cfg: DictConfig, left: Start, start: Start | None) -> Dataset:
-    paths = instantiate(cfg.data.source, _partial_=True, _convert_="all")()
-    if left.seen.files != [sha256 for _, sha256 in contents(paths)]:
-        raise InputError(f"{', '.join(path.name for path in paths)} changed after the run; run it again")
-    return load_dataset(cfg, paths, start, None)
+def make_model(cfg: DictConfig, dataset: Dataset) -> CellClassifier:
+    n_genes, n_types = dataset.features.n_genes, len(dataset.types)
+    model = instantiate(cfg.model, n_genes=n_genes, n_types=n_types, _convert_="all")
+    try:
+        model.configure_optimizers()
+    except (TypeError, ValueError) as error:
+        raise InputError(f"model.optimizer, model.scheduler: {error}") from error
+    return model

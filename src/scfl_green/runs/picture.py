@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 MOST_CLIENTS = 60
 
 
-def draw_cells(name: str, table: pd.DataFrame, path: Path) -> None:
+def draw(name: str, table: pd.DataFrame, path: Path) -> None:
     """Cells of the dataset ``name`` by client and cell type, as a picture; the shade is the logarithm of the number."""
     everything, more = int(table.to_numpy().sum()), len(table) - MOST_CLIENTS
     table = table.iloc[:MOST_CLIENTS].rename(columns=lambda label: str(label)[:40])

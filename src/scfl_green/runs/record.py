@@ -17,17 +17,39 @@ PACKAGES = ("torch", "pytorch-lightning", "flwr", "codecarbon", "scfl-green")
 
 
 def make_record(
-    what: dict[str, Any], job: Job, outcome: Outcome, scores: dict[str, float], *, min_seconds: float
+    identity: dict[str, Any], job: Job, outcome: Outcome, scores: dict[str, float], *, min_seconds: float
 ) -> dict[str, Any]:
-    """The fields of ``result.json`` in their order; ``what`` names what was run.
+    """The fields of ``result.json``; ``identity`` is what was run (``runs.folder.identify``).
 
     A run that trained for less than ``min_seconds`` is marked ``too_short`` for its energy to mean much.
     """
-    meter, trained = job.meter, job.meter.total(FIT)
-    bytes_up, bytes_down = meter.moved()
-    transfer_kwh, transfer_kg = meter.transfer()
-    first = {name: value for name, value in what.items() if name != "method"}
-    return first | {
+    fitted = job.meter.total(FIT)
+    emissions_kg = fitted.emissions_kg + job.meter.transfer()[1]
+    prepared = job.meter.total(PREPARE)
+    return {
+        **identity,
+        **_size(job, outcome),
+        **scores,
+        "seconds_fit": fitted.seconds,
+        **{name: getattr(fitted, name) for name in ENERGY},
+        **_transfer(job),
+        "train_flops": round(fitted.flops),
+        "eaps": eaps(scores["weighted_f1"], emissions_kg),
+        "too_short": fitted.seconds < min_seconds,
+        "cells_seen": fitted.cells,
+        # Of what is asked before training: numbers of cells, and sums by gene unless the prepared dataset was there.
+        "bytes_prepare": prepared.bytes_up + prepared.bytes_down,
+        "eaps_cpu": eaps(scores["weighted_f1"], fitted.energy_cpu_kwh * job.meter.intensity),
+        "epsilon": None,
+        "delta": None,
+        **outcome.record,
+        **job.hooks.record(),
+        **_machine(job),
+    }
+
+
+def _size(job: Job, outcome: Outcome) -> dict[str, Any]:
+    return {
         "cells_train": sum(len(p.train) for p in outcome.parts),
         "cells_test": sum(len(p.test) for p in job.split.to_test(outcome.parts)),
         "genes": job.features.n_genes,
@@ -37,37 +59,31 @@ def make_record(
         "local_epochs": outcome.local_epochs,
         "epochs": outcome.epochs,
         "batch_size": job.batch_size,
-        "precision": job.resident.precision,
+        "precision": job.reusable.precision,
         "parameters": sum(p.numel() for p in job.model.parameters()),
-        **scores,
-        "seconds_fit": trained.seconds,
-        **{name: getattr(trained, name) for name in ENERGY},
-        "energy_mode": meter.mode,
-        "country": meter.country,
-        "carbon_intensity_kg_per_kwh": meter.intensity,
+    }
+
+
+def _transfer(job: Job) -> dict[str, Any]:
+    bytes_up, bytes_down = job.meter.moved()
+    transfer_kwh, transfer_kg = job.meter.transfer()
+    return {
+        "energy_mode": job.meter.mode,
+        "country": job.meter.country,
+        "carbon_intensity_kg_per_kwh": job.meter.intensity,
         "bytes_up": bytes_up,
         "bytes_down": bytes_down,
         "transfer_kwh": transfer_kwh,
         "transfer_emissions_kg": transfer_kg,
-        "train_flops": round(trained.flops),
-        "eaps": eaps(scores["weighted_f1"], trained.emissions_kg + transfer_kg),
-        "versions": {package: version(package) for package in (*PACKAGES, *(["opacus"] if job.privacy else []))},
-        "too_short": trained.seconds < min_seconds,
-        "cells_seen": trained.cells,
-        # Of what is asked before training: numbers of cells, and sums by gene unless the prepared dataset was there.
-        "bytes_prepare": meter.total(PREPARE).bytes_up + meter.total(PREPARE).bytes_down,
-        "eaps_cpu": eaps(scores["weighted_f1"], trained.energy_cpu_kwh * meter.intensity),
-        **outcome.more,
-        **(job.privacy.summary() if job.privacy else {"epsilon": None, "delta": None}),
-        **_machine(job),
-        "method": what["method"],
     }
 
 
 def _machine(job: Job) -> dict[str, Any]:
     """The state of the machine, by which figures of two runs may differ."""
+    packages = (*PACKAGES, *(package for hook in job.hooks for package in hook.packages))
     return {
-        "device": job.resident.device,
+        "versions": {package: version(package) for package in packages},
+        "device": job.reusable.device,
         "threads": torch.get_num_threads(),
         "cores": psutil.cpu_count(),
         "load_at_start": job.meter.load_at_start,

@@ -1,93 +1,98 @@
 """Regimes: ways to arrive at weights. Each calls ``Job.fit``; they differ in how often, where and from what."""
 
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
-from pytorch_lightning.callbacks import Callback
-
+from scfl_green.bounds import Count, Fraction
 from scfl_green.data.partition import Part
 from scfl_green.energy.ledger import FIT
 from scfl_green.errors import InputError
-from scfl_green.federated.simulate import simulate
-from scfl_green.training.alone import fit_alone
+from scfl_green.federated.simulate import Federation, simulate
+from scfl_green.models.prune import Weights
 from scfl_green.training.callbacks import Freeze
-from scfl_green.training.job import Job, Weights
+from scfl_green.training.hooks import Hook, Hooks, State, Step
+from scfl_green.training.job import Job
+from scfl_green.training.single_site import Arm, fit_single_site
+
+SCRATCH = "scratch"
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """The weights a regime arrived at, the parts they are to be tested on, how it went there, and ``more`` for the
-    record and ``rows``, one an epoch, that only this regime knows."""
+    """The weights a regime arrived at, the parts to test them on, and how it went there; ``record`` has fields for the
+    run's record, and ``rows`` one row an epoch, that only this regime knows."""
 
     weights: Weights
     parts: Sequence[Part]
     epochs: int
     rounds: int = 0
     local_epochs: int = 0
-    more: dict[str, Any] = field(default_factory=dict)
+    record: dict[str, Any] = field(default_factory=dict)
     rows: list[dict[str, Any]] = field(default_factory=list)
 
 
-def central(job: Job, *, epochs: int) -> Outcome:
-    """Train on the pooled training cells of all clients: what a federation is compared with."""
+def central(job: Job, *, epochs: Count) -> Outcome:
+    """Train on the pooled training cells of all clients: the reference for a federation."""
     parts = list(job.split.clients.values())
-    after = partial(job.ended, "epoch", epochs)
-    weights = fit_alone(job, Part.pooled(parts), "central", job.initial, epochs, after)
-    return Outcome(weights, parts, len(job.history))
+    weights, done = fit_single_site(job, Arm("central", Part.pooled(parts), job.initial, job.hooks), epochs)
+    return Outcome(weights, parts, done)
 
 
-def federated(job: Job, *, strategy: Any, rounds: int, local_epochs: int, **of_simulation: Any) -> Outcome:
-    """Train where the cells are and average the weights, by a strategy of ``flwr.serverapp.strategy``; the rest goes
-    to ``simulate``."""
+def federated(job: Job, *, federation: Federation) -> Outcome:
+    """Train where the cells are and average the weights."""
     parts = list(job.split.clients.values())
-    federation = simulate(job, parts, strategy, rounds, local_epochs, **of_simulation)
-    done = len(job.history)
-    more = {"clients_by_round": federation.clients_by_round, "refused": federation.refused}
-    return Outcome(federation.weights, parts, done * local_epochs, done, local_epochs, more)
+    result = simulate(job, parts, federation)
+    local_epochs = federation.local_epochs
+    return Outcome(result.weights, parts, result.rounds * local_epochs, result.rounds, local_epochs, result.record)
 
 
 def finetune(
     job: Job,
     *,
-    epochs: int,
+    epochs: Count,
     client: str | int | None = None,
-    patience: int | None = None,
+    patience: Count | None = None,
     freeze: Sequence[str] = (),
-    target_f1: float | None = None,
+    target_f1: Fraction | None = None,
 ) -> Outcome:
-    """Train on at a newcomer client, from the weights of an earlier run that did not see its cells, and beside it from
-    scratch: the same cells, epochs and rule of stopping, as a reference whose emissions are not this run's.
+    """Fine-tune the weights of an earlier run at a newcomer, whose cells they have not seen, and train from scratch
+    beside: the same cells, epochs and rule of stopping, as a reference whose emissions are not this run's.
 
     With ``patience``, an arm stops after as many epochs without a better weighted F1 on validation cells, and ends with
-    its best weights. ``freeze`` keeps parameters by the beginnings of their names. Test cells are scored after every
-    epoch for the record alone; ``target_f1`` is what both arms' costs are compared at, by default the F1 that both
-    reach.
+    its best weights. ``freeze`` keeps the parameters whose names begin with one of these. Test cells are scored after
+    every epoch for the record alone; ``target_f1`` is where the costs of both arms are compared, by default the F1 that
+    both reach.
     """
     # Chunks are named by numbers.
     part = _newcomer(job, None if client is None else str(client))
-    frozen = [Freeze(freeze)] if freeze else []
-    tuned = _arm(job, part, "from the federation", job.initial, epochs, patience, frozen, FIT)
-    scratch = _arm(job, part, "from scratch", job.untrained, epochs, patience, [], "scratch")
-    compared = _compared(tuned, scratch, target_f1, job.pretraining_kg)
-    return Outcome(tuned.weights, [part], len(tuned.rows), more=compared, rows=tuned.rows + scratch.rows)
+    # Hooks that are not the run's own, such as its progress, watch the first arm alone.
+    again = {name: deepcopy(hook) for name, hook in job.hooks.members.items() if hook.again}
+    arms = [
+        Arm("from the federation", part, job.initial, job.hooks, FIT, patience, [Freeze(freeze)] if freeze else []),
+        Arm("from scratch", part, job.untrained, Hooks(again), SCRATCH, patience),
+    ]
+    tuned, scratch = (_trained(job, arm, epochs) for arm in arms)
+    assert job.start is not None
+    compared = _compared(tuned, scratch, target_f1, job.start.emissions_kg)
+    return Outcome(tuned.weights, [part], tuned.epochs, record=compared, rows=tuned.rows + scratch.rows)
 
 
 def _newcomer(job: Job, client: str | None) -> Part:
+    """The client to fine-tune at; InputError where there is none that the weights have not seen."""
     newcomers = job.split.newcomers
-    if job.prune is not None:
-        raise InputError("opt=prune prunes before fine-tuning: fine-tune the weights of a pruned run")
-    if job.privacy is not None:
-        raise InputError("privacy=dp_sgd hides cells in one training, regime=finetune does two: use another regime")
-    if job.pretrained is None:
+    for hook in job.hooks:
+        if hook.trains_once:
+            raise InputError(hook.trains_once)
+    if job.start is None:
         raise InputError("regime=finetune starts from an earlier run: name its folder with weights=logs/runs/NAME")
     if not newcomers:
         raise InputError("regime=finetune needs a client that was held out: set split.newcomers")
     if client is not None and client not in newcomers:
         raise InputError(f"finetuning.client={client}: the newcomers are {', '.join(newcomers)}")
     part = next(iter(newcomers.values())) if client is None else newcomers[client]
-    if part.name in job.seen:
+    if part.name in job.start.seen.clients:
         raise InputError(f"the weights have been trained on cells of {part.name!r}: it is no newcomer to them")
     if not job.split.to_test([part]):
         raise InputError(f"newcomer {part.name!r} has no test cells: use split.test=cells")
@@ -95,53 +100,59 @@ def _newcomer(job: Job, client: str | None) -> Part:
 
 
 @dataclass(frozen=True)
-class Arm:
-    """Weights arrived at, their scores on the test cells, and a row an epoch: scores on validation and test cells, and
-    what had been used by then."""
+class _Trained:
+    """The weights and epochs of an arm, its scores on the test cells, and a row an epoch."""
 
     weights: Weights
+    epochs: int
     scores: dict[str, float]
     rows: list[dict[str, Any]]
 
     def at(self, f1: float) -> dict[str, Any]:
-        """The first epoch that reached a weighted F1 on the test cells; nothing where none did."""
+        """The first epoch that reached a weighted F1 on the test cells; empty where none did."""
         return next((row for row in self.rows if row["test_weighted_f1"] >= f1), {})
 
 
-def _arm(
-    job: Job,
-    part: Part,
-    arm: str,
-    start: Weights,
-    epochs: int,
-    patience: int | None,
-    callbacks: Sequence[Callback],
-    fit_as: str,
-) -> Arm:
-    kept = job.checkpoint.state
-    rows: list[dict[str, Any]] = kept.get(arm, []) if job.checkpoint.begun else []
-    kept[arm] = rows
-    if not rows:
-        job.history.clear()
-    tested = job.split.to_test([part])
-
-    def after(epoch: int, metrics: dict[str, float]) -> bool:
-        enough = job.ended("epoch", epochs, epoch, metrics, fit_as)
-        used = job.meter.total(fit_as)
-        of_validation = metrics.get("validation/weighted_f1")
-        spent = {"energy_kwh": used.energy_kwh, "emissions_kg": used.emissions_kg}
-        scores = {f"test_{name}": value for name, value in job.test(tested, job.weights())[""].items()}
-        about = {"arm": arm, "client": part.name, "epoch": epoch, "validation_weighted_f1": of_validation}
-        rows.append(about | spent | scores)
-        return enough
-
-    weights = fit_alone(job, part, arm, start, epochs, after, patience, callbacks, fit_as)
-    return Arm(weights, job.test(tested, weights)[""], rows)
+def _trained(job: Job, arm: Arm, epochs: int) -> _Trained:
+    tested = job.split.to_test([arm.part])
+    curve = _Curve(job, arm, tested)
+    # A copy: the run's own hooks get no rows of an arm.
+    arm.hooks = Hooks({**arm.hooks.members, "curve": curve})
+    weights, done = fit_single_site(job, arm, epochs)
+    return _Trained(weights, done, job.test(tested, weights).scores, curve.rows)
 
 
-def _compared(tuned: Arm, scratch: Arm, target: float | None, pretraining_kg: float | None) -> dict[str, Any]:
-    """What each arm needed to reach the target (None where it did not), and after how many newcomers what pre-training
-    emitted is paid back."""
+class _Curve(Hook):
+    """A row an epoch of an arm: scores on validation and test cells, and what had been used by then."""
+
+    def __init__(self, job: Job, arm: Arm, tested: Sequence[Part]) -> None:
+        self.job, self.arm, self.tested = job, arm, tested
+        self.rows: list[dict[str, Any]] = []
+
+    def after(self, step: Step) -> None:
+        scores = self.job.test(self.tested, self.job.weights()).scores
+        self.rows.append(
+            {
+                "arm": self.arm.name,
+                "client": self.arm.part.name,
+                "epoch": step.number,
+                "validation_weighted_f1": step.metrics.get("validation/weighted_f1"),
+                "energy_kwh": step.used.energy_kwh,
+                "emissions_kg": step.used.emissions_kg,
+                **{f"test_{name}": value for name, value in scores.items()},
+            }
+        )
+
+    def state_dict(self) -> State:
+        return {"rows": self.rows}
+
+    def load_state_dict(self, state: State) -> None:
+        self.rows = state["rows"]
+
+
+def _compared(tuned: _Trained, scratch: _Trained, target: float | None, pretraining_kg: float | None) -> dict[str, Any]:
+    """What each arm needed to reach the target (None where it did not), and after how many newcomers the emissions of
+    pre-training are paid back."""
     f1 = target or min(max(row["test_weighted_f1"] for row in arm.rows) for arm in (tuned, scratch))
     first, alone = tuned.at(f1), scratch.at(f1)
     saved_kg = alone["emissions_kg"] - first["emissions_kg"] if first and alone else 0.0

@@ -1,12 +1,10 @@
-"""From a configuration to a record."""
+"""One run, from a configuration to a record; ``run`` reads from top to bottom."""
 
-import hashlib
-import json
 import logging
-import os
-import shutil
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,47 +18,89 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from scfl_green.data.dataset import Dataset
+from scfl_green.data.partition import Part
 from scfl_green.data.seen import Seen
 from scfl_green.data.sources.local import contents
 from scfl_green.energy.ledger import PREPARE, Ledger
 from scfl_green.energy.meter import EnergyMeter
 from scfl_green.errors import InputError
-from scfl_green.files import alone_in, write_atomically
+from scfl_green.federated.strategy import QuorumError
+from scfl_green.files import write_atomically
+from scfl_green.models.prune import Weights
 from scfl_green.runs import settings
-from scfl_green.runs.artifacts import Start, read_model, write_model
 from scfl_green.runs.assemble import load_dataset, make_job
+from scfl_green.runs.cells import draw_cells, print_cells, table_without_names
+from scfl_green.runs.folder import RunFolder, identify
 from scfl_green.runs.record import make_record
-from scfl_green.runs.summary import print_cells, print_summary
+from scfl_green.runs.regimes import Outcome
+from scfl_green.runs.summary import print_summary
 from scfl_green.runs.tracking import Tracker
-from scfl_green.security import targets
-from scfl_green.training.checkpoint import Checkpoint
+from scfl_green.training.job import Job
+from scfl_green.training.trained_model import TrainedModel
 
+LOG = logging.getLogger(__name__)
 # Settings that cannot change a result; paths are nobody's business but this machine's.
 INCIDENTAL = ("paths", "logger", "name", "seeds", "report", "optimized_metric", "trusted")
 # Lightning's advice on loaders (ours slice whole batches: workers would only copy them), and its use of old torch.
 NOISE = (".*does not have many workers", ".*isinstance.treespec, LeafSpec")
 
 
-def run(cfg: DictConfig) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Invocation:
+    """Where a run writes, by which choices of groups it was configured, and whether it prints the table of cells."""
+
+    folder: Path
+    choices: Mapping[str, str]
+    prints_cells: bool = True
+
+    @classmethod
+    def of_hydra(cls) -> "Invocation":
+        hydra = HydraConfig.get()
+        first = hydra.mode != RunMode.MULTIRUN or hydra.job.num == 0
+        return cls(Path(hydra.runtime.output_dir), hydra.runtime.choices, first)
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a run starts from: its configuration, also as plain values, the files of its cells, a trained model."""
+
+    cfg: DictConfig
+    config: dict[str, Any]
+    paths: Sequence[Path]
+    start: TrainedModel | None
+
+
+def run(cfg: DictConfig, invocation: Invocation | None = None) -> dict[str, Any]:
     """Run one job and write its record; where its record is there already, return that.
 
     Raises InputError for wrong values and wrong data, before anything is trained.
     """
+    invocation = invocation or Invocation.of_hydra()
+    inputs = _checked(cfg)
+    folder = RunFolder(invocation.folder, identify(inputs.config, invocation.choices, inputs.paths, inputs.start))
+    if (record := folder.finished()) is not None:
+        return record
+    _set_up_process(cfg)
+    with _metered(cfg) as meter:
+        with meter.phase(PREPARE):
+            dataset = load_dataset(cfg, inputs.paths, inputs.start, meter)
+        if invocation.prints_cells:
+            print_cells(dataset)
+        with folder.locked():
+            return _run(inputs, dataset, meter, folder)
+
+
+def _checked(cfg: DictConfig) -> Inputs:
     config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
     settings.check(config)
-    targets.check(config, trusted := config["trusted"])
-    config = {key: value for key, value in config.items() if key not in INCIDENTAL}
-    start = None if cfg.weights is None else read_model(cfg.weights, trusted)
-    folder = Path(HydraConfig.get().runtime.output_dir)
+    start = None if cfg.weights is None else TrainedModel.load(cfg.weights, cfg.trusted)
     # Partials are called here, so that their InputErrors are not wrapped into Hydra's.
     paths: list[Path] = instantiate(cfg.data.source, _partial_=True, _convert_="all")()
-    what = _what(config, paths, start)
-    kept = folder / "checkpoints" / what["fingerprint"]
-    if (done := _finished(folder, what["fingerprint"])) is not None:
-        print(f"{folder}: finished before, with this configuration; nothing to do")
-        Checkpoint(kept).clear()
-        return done
-    # Set by Lightning when it is imported; it would tell of every fit.
+    return Inputs(cfg, {key: value for key, value in config.items() if key not in INCIDENTAL}, paths, start)
+
+
+def _set_up_process(cfg: DictConfig) -> None:
+    # Set by Lightning when it is imported; it would report every fit.
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     for message in NOISE:
         warnings.filterwarnings("ignore", message=message)
@@ -68,124 +108,65 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     torch.set_num_threads(cfg.threads)
     # Deterministic algorithms would also fill whatever memory is taken, which is for finding bugs.
     setattr(torch.utils.deterministic, "fill_uninitialized_memory", False)  # noqa: B010  # unknown to its types
+
+
+@contextmanager
+def _metered(cfg: DictConfig) -> Iterator[EnergyMeter]:
     carbon = cfg.carbon
     meter = EnergyMeter(carbon.country, carbon.cpu_watts, carbon.ram_watts, carbon.network_kwh_per_gb)
     try:
-        with meter.phase(PREPARE):
-            dataset = load_dataset(cfg, paths, start, meter)
-            if HydraConfig.get().mode != RunMode.MULTIRUN or HydraConfig.get().job.num == 0:
-                print_cells(dataset)
-        with alone_in(folder):
-            return _train(cfg, config, what, dataset, paths, start, meter, folder, Checkpoint(kept))
+        yield meter
     finally:
         meter.close()
 
 
-def _what(config: dict[str, Any], paths: Sequence[Path], start: Start | None) -> dict[str, Any]:
-    """What is run: the groups' choices, the seed, and a hash of all that can change the result."""
-    choices = HydraConfig.get().runtime.choices
-    # Files are known by their content, wherever they lie and came from.
-    data = {key: value for key, value in config["data"].items() if key not in ("source", "path", "likes")}
-    hashed = config | {"data": data, "weights": start and start.sha256, "files": contents(paths)}
-    # Equal in runs that repeat each other: the seed, and the weights that come from it, are all that differs.
-    split = {key: value for key, value in config["split"].items() if key != "seed"}
-    method = {key: value for key, value in hashed.items() if key not in ("seed", "weights")} | {"split": split}
-    named = {"data": config["data"]["name"]} | {key: choices[key] for key in ("model", "opt", "regime", "split")}
-    return named | {"seed": config["seed"], "fingerprint": _hash(hashed), "method": _hash(method)}
-
-
-def _hash(value: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def _finished(folder: Path, fingerprint: str) -> dict[str, Any] | None:
-    """The record of an earlier run of this configuration; a run of another one is set aside, not lost."""
-    path = folder / "result.json"
-    if not path.exists():
-        return None
-    try:
-        record = json.loads(path.read_text())
-    except ValueError as error:
-        raise InputError(f"{path} is damaged; remove it to run again") from error
-    if record["fingerprint"] == fingerprint:
-        return record
-    aside = folder / f"earlier-{record['fingerprint']}"
-    aside.mkdir(exist_ok=True)
-    for file in [file for file in folder.iterdir() if file.is_file()]:
-        file.replace(aside / file.name)
-    print(f"{folder}: held a run of another configuration, which is now in {aside.name}")
-    return None
-
-
-def _train(
-    cfg: DictConfig,
-    config: dict[str, Any],
-    what: dict[str, Any],
-    dataset: Dataset,
-    paths: Sequence[Path],
-    start: Start | None,
-    meter: EnergyMeter,
-    folder: Path,
-    checkpoint: Checkpoint,
-) -> dict[str, Any]:
-    cells = contents(paths), len(dataset.features.labels)
-    if checkpoint.begun:
-        unit, step, _ = checkpoint.state["told"][-1]
-        print(f"{folder}: was begun before; goes on after {unit} {step}")
-        meter.add(Ledger.from_rows(checkpoint.state["used"]))
-    with Tracker(folder, meter, config, partial(instantiate, cfg.logger), checkpoint) as tracker:
-        job = make_job(cfg, dataset, start, meter, tracker.report, checkpoint)
+def _run(inputs: Inputs, dataset: Dataset, meter: EnergyMeter, folder: RunFolder) -> dict[str, Any]:
+    cfg, checkpoint = inputs.cfg, folder.checkpoint()
+    meter.add(Ledger.from_rows(checkpoint.parts.get("energy", {}).get("rows", [])))
+    with Tracker(folder.path, meter, inputs.config, partial(instantiate, cfg.logger)) as tracker:
+        job = make_job(cfg, dataset, inputs.start, meter, tracker, checkpoint)
         job.warm_up()
-        try:
-            outcome = instantiate(cfg.regime, _convert_="all")(job)
-        except InputError:
-            if job.last_good is not None and job.history:
-                seen = Seen.of(list(job.split.clients.values()), *cells, start.seen if start else None)
-                write_model(folder, job.last_good, dataset.preparation, dataset.types, config["model"], seen)
-                print(f"{folder}: the weights of the last good round")
-            raise
-        finally:
-            if job.privacy is not None and job.privacy.rows:
-                job.privacy.write(folder / "epsilon.csv")
-        if not all(value.isfinite().all() for value in outcome.weights.values()):
-            raise InputError("training diverged, the weights are not finite: lower model.optimizer.lr")
-        scores = job.test(job.split.to_test(outcome.parts), outcome.weights)
+        outcome = _trained(inputs, dataset, job, folder)
+        tested = job.test(job.split.to_test(outcome.parts), outcome.weights)
         meter.read()
-        record = make_record(what, job, outcome, scores[""], min_seconds=cfg.carbon.min_seconds)
-        confusion = pd.DataFrame(job.confusion.numpy(), index=dataset.types, columns=dataset.types)
-        confusion.to_csv(folder / "confusion.csv", index_label="true")
-        tracker.finish(record, {"cells": _without_names(dataset.table()), "confusion": confusion})
-    _draw(cfg.data.name, dataset, folder / "cells.png")
-    dataset.table().to_csv(folder / "cells.csv")
-    print_summary(record, scores, meter)
-    if job.privacy is not None:
-        print(job.privacy.told())
-    seen = Seen.of(outcome.parts, *cells, start.seen if start else None)
-    write_model(folder, outcome.weights, dataset.preparation, dataset.types, config["model"], seen)
-    meter.write(folder / "energy.csv")
+        record = make_record(folder.identity, job, outcome, tested.scores, min_seconds=cfg.carbon.min_seconds)
+        confusion = pd.DataFrame(tested.confusion.numpy(), index=dataset.types, columns=dataset.types)
+        tracker.finish(record, {"cells": table_without_names(dataset), "confusion": confusion})
+    print_summary(record, tested, meter)
+    for note in filter(None, (hook.note() for hook in job.hooks)):
+        LOG.info(note)
+    confusion.to_csv(folder.path / "confusion.csv", index_label="true")
+    draw_cells(cfg.data.name, dataset, folder.path / "cells.png")
+    dataset.table().to_csv(folder.path / "cells.csv")
+    meter.write(folder.path / "energy.csv")
     if outcome.rows:
-        write_atomically(folder / "finetune.csv", pd.DataFrame(outcome.rows).to_csv(index=False).encode())
-    # Last: a run that has a record is finished.
-    write_atomically(folder / "result.json", json.dumps(record, indent=1).encode())
-    checkpoint.clear()
-    print(f"{folder}: result.json, weights.safetensors, model.json, metrics.csv, energy.csv")
+        write_atomically(folder.path / "finetune.csv", pd.DataFrame(outcome.rows).to_csv(index=False).encode())
+    _model(inputs, dataset, outcome.parts, outcome.weights).save(folder.path)
+    folder.finish(record)
+    LOG.info("%s: result.json, weights.safetensors, model.json, metrics.csv, energy.csv", folder.path)
     return record
 
 
-def _without_names(cells: pd.DataFrame) -> pd.DataFrame:
-    """The same table for others to see: clients, who may be donors, by number."""
-    clients, kept_for = (cells.index.get_level_values(level) for level in (0, 1))
-    return cells.set_axis(pd.MultiIndex.from_arrays([pd.factorize(clients)[0] + 1, kept_for], names=cells.index.names))
+def _trained(inputs: Inputs, dataset: Dataset, job: Job, folder: RunFolder) -> Outcome:
+    """What the regime arrives at; InputError where that is nothing finite. A federation that loses its clients leaves
+    the weights of its last good round."""
+    try:
+        outcome: Outcome = instantiate(inputs.cfg.regime, _convert_="all")(job)
+    except QuorumError as error:
+        if error.weights is not None:
+            _model(inputs, dataset, list(job.split.clients.values()), error.weights).save(folder.path)
+            LOG.info("%s: the weights of the last good round", folder.path)
+        raise
+    finally:
+        for hook in job.hooks:
+            hook.write(folder.path)
+    if not all(value.isfinite().all() for value in outcome.weights.values()):
+        raise InputError("training diverged, the weights are not finite: lower model.optimizer.lr")
+    return outcome
 
 
-def _draw(name: str, dataset: Dataset, path: Path) -> None:
-    """Cells by client and type, drawn once for all jobs that use the dataset."""
-    if not (kept := dataset.folder / path.name).exists():
-        from scfl_green.runs.picture import (
-            draw_cells,  # matplotlib takes its time, and most jobs find the picture drawn
-        )
-
-        draw_cells(name, dataset.table(), path)
-        shutil.copy(path, draft := kept.with_name(f".{os.getpid()}.png"))
-        draft.replace(kept)
-    shutil.copy(kept, path)
+def _model(inputs: Inputs, dataset: Dataset, parts: Sequence[Part], weights: Weights) -> TrainedModel:
+    """Weights trained on these parts, with all that is needed to use them."""
+    before = inputs.start.seen if inputs.start else None
+    seen = Seen.of(parts, contents(inputs.paths), len(dataset.features.labels), before)
+    return TrainedModel(inputs.config["model"], weights, dataset.preparation, dataset.types, seen)

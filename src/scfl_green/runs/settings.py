@@ -1,200 +1,108 @@
-"""What a composed configuration must look like: the one place where values are checked."""
+"""What a composed configuration must look like, checked before anything is read or trained.
 
+The signature is the schema: the arguments of every ``_target_`` are checked against its own annotations
+(``runs.signatures``). What is no argument of one ``_target_`` alone is checked here.
+"""
+
+from collections.abc import Iterator
+from difflib import get_close_matches
 from importlib.util import find_spec
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
+from pydantic import Field
 
+from scfl_green.bounds import Count, Weight
+from scfl_green.data.reading.cells import Reading
+from scfl_green.energy.meter import EnergyMeter
 from scfl_green.errors import InputError
+from scfl_green.runs.regimes import finetune
+from scfl_green.runs.signatures import Problem, parameters_of, target_problems, unknown, value_problems
 
 EXTRA = "-c constraints.txt -c constraints-privacy.txt -e '.[privacy]'"
-Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Share = Annotated[float, Field(ge=0, lt=1)]
-
-
-class _Group(BaseModel):
-    # Groups carry arguments of the objects they name, which those objects check themselves.
-    model_config = ConfigDict(extra="allow", strict=True)
-
-
-class Data(_Group):
-    name: Annotated[str, Field(min_length=1)]
-    path: Annotated[str, Field(min_length=1)] | Annotated[list[str], Field(min_length=1)] | None
-    label_key: str
-    client_key: str | None
-    donor_key: str | None
-    gene_key: str | None
-    counts: str | None
-    preprocess: Literal["log_normalise", "none"]
-    min_cells_per_type: PositiveInt | None
-    min_gene_overlap: Annotated[float, Field(ge=0, le=1)]
-    drop_unlabelled: bool
-    keep_empty: bool
-    n_genes: PositiveInt
-    standardise: bool
-    batch_size: PositiveInt
-
-
-class Genes(_Group):
-    n_genes: PositiveInt = 1
-
-
-class SplitSettings(_Group):
-    test: Literal["cells", "donors"] | Annotated[list[str | int], Field(min_length=1)]
-    test_share: Annotated[float, Field(gt=0, lt=1)]
-    validation: Share
-    newcomers: Annotated[int, Field(ge=0)] | list[str | int]
-    seed: Annotated[int, Field(ge=0)]
-    random_state: Annotated[int, Field(ge=0, lt=2**32)] = 0
-    clients: PositiveInt = 1
-    alpha: Annotated[float, Field(ge=1e-3, le=1e6)] = 1.0
-    n_chunks: PositiveInt = 1
-    size: PositiveInt | None = None
-
-
-class Optimizer(_Group):
-    lr: float = Field(gt=0, le=10)
-
-
-class Model(_Group):
-    width: float = Field(gt=0, le=100)
-    hidden: PositiveInt | list[PositiveInt] = 1
-    latent: PositiveInt = 1
-    layers: PositiveInt = 1
-    steps: PositiveInt = 1
-    dropout: Share = 0.0
-    l2: Weight = 0.0
-    beta: Annotated[float, Field(ge=0, le=1)] = 0.0
-    reconstruction: Weight = 0.0
-    deep_cut: Weight = 0.0
-    orthogonality: Weight = 0.0
-    clustering: Weight = 0.0
-    cellnet: bool = False
-    cellnet_weight: Weight = 0.0
-    attention_gate: bool = False
-    optimizer: Optimizer
-
-
-class TrainerSettings(_Group):
-    max_epochs: PositiveInt
-    precision: Literal["32-true", "mixed", "bf16-mixed", "16-mixed"]
-    packed: bool
-    parallel_clients: PositiveInt
-
-
-class Strategy(_Group):
-    fraction_train: Annotated[float, Field(gt=0, le=1)] = 1.0
-    fraction_evaluate: Annotated[float, Field(ge=0, le=1)] = 1.0
-    proximal_mu: Weight = 0.0
-    eta: Positive = 1.0
-
-
-class Federation(_Group):
-    rounds: PositiveInt
-    local_epochs: PositiveInt
-    min_cells: Annotated[int, Field(ge=0)]
-    min_clients: PositiveInt | None
-    timeout_seconds: Positive
-    strategy: Strategy
-
-
-class Carbon(_Group):
-    country: Annotated[str, Field(pattern="^[A-Z]{3}$")]
-    cpu_watts: Annotated[float, Field(gt=0)] | None
-    ram_watts: Annotated[float, Field(gt=0)] | None
-    network_kwh_per_gb: float = Field(ge=0)
-    min_seconds: float = Field(ge=0)
-
-
-class PruneSettings(_Group):
-    fraction: Annotated[float, Field(gt=0, lt=1)]
-    after_round: PositiveInt
-    after_epoch: PositiveInt
-
-
-class BudgetSettings(_Group):
-    grams: Annotated[float, Field(gt=0)] | None
-    min_f1_per_gram: float | None
-    window: PositiveInt
-
-
-class Privacy(_Group):
-    noise_multiplier: Positive
-    max_grad_norm: Positive
-    epsilon: Positive
-    delta: Annotated[float, Field(gt=0, lt=1)]
-
-
-class FineTuning(_Group):
-    client: str | int | None
-    patience: PositiveInt | None = None
-    freeze: list[str] = []
-    target_f1: Annotated[float, Field(gt=0, le=1)] | None = None
-
-
-class Settings(_Group):
-    seed: int = Field(ge=0, lt=2**32)
-    threads: PositiveInt
-    name: str
-    weights: str | None
-    trusted: list[str]
-    data: Data
-    genes: Genes
-    split: SplitSettings
-    model: Model
-    trainer: TrainerSettings
-    federation: Federation
-    carbon: Carbon
-    prune: PruneSettings | None
-    budget: BudgetSettings | None
-    privacy: Privacy | None
-    finetuning: FineTuning
-
-    @model_validator(mode="after")
-    def _suits_the_trainer(self) -> "Settings":
-        usual = {"gradient_clip_val": None, "accumulate_grad_batches": 1, "max_steps": -1, "min_steps": None}
-        per_step = [key for key, value in usual.items() if getattr(self.trainer, key, value) not in (None, value)]
-        if self.trainer.packed and per_step:
-            raise ValueError(f"trainer.{per_step[0]} is Lightning's work around each step: set trainer.packed=false")
-        if self.trainer.parallel_clients > 1 and self.threads > 1:
-            raise ValueError("trainer.parallel_clients above 1 wants threads=1: each client has a process already")
-        if self.privacy and (not self.trainer.packed or self.trainer.parallel_clients > 1):
-            raise ValueError("privacy=dp_sgd should have trainer.packed=true and trainer.parallel_clients=1")
-        if self.privacy and find_spec("opacus") is None:
-            raise ValueError(f"privacy=dp_sgd needs Opacus: pip install {EXTRA}")
-        return self
-
-    @model_validator(mode="after")
-    def _prune_within_training(self) -> "Settings":
-        if self.prune and (
-            self.prune.after_round >= self.federation.rounds or self.prune.after_epoch >= self.trainer.max_epochs
-        ):
-            raise ValueError("there should be training left after pruning: lower prune.after_round")
-        if self.prune and self.budget:
-            raise ValueError("opt=prune and callbacks=carbon_budget each decide when training ends: choose one")
-        return self
+Text = Annotated[str, Field(min_length=1)]
+# Settings that no signature describes.
+GENERAL: dict[str, dict[str, Any]] = {
+    "": {
+        "seed": Annotated[int, Field(ge=0, lt=2**32)],
+        "seeds": Count,
+        "threads": Count,
+        "name": str,
+        "weights": str | None,
+        "trusted": list[str],
+    },
+    "data": {
+        "name": Text,
+        "path": Text | Annotated[list[Text], Field(min_length=1)] | None,
+        "source": Any,
+        "preprocess": Literal["log_normalise", "none"],
+        "n_genes": Count,
+        "standardise": bool,
+        "batch_size": Count,
+        "like": str,
+        "likes": dict[str, Any],
+    },
+    "trainer": {
+        "max_epochs": Count,
+        "precision": Literal["32-true", "mixed", "bf16-mixed", "16-mixed"],
+        "packed": bool,
+        "parallel_clients": Count,
+    },
+    "carbon": {"min_seconds": Weight},
+}
+# Groups that are no ``_target_``, and whose settings they hold besides.
+SIGNATURES = {"data": Reading, "carbon": EnergyMeter, "finetuning": finetune}
+# Lightning's work around each step, which a packed step does without, and the values that mean none.
+PER_STEP = {"gradient_clip_val": None, "accumulate_grad_batches": 1, "max_steps": -1, "min_steps": None}
 
 
 def check(config: dict[str, Any]) -> None:
-    """Raises InputError naming every wrong value of a resolved configuration: where, what, and what is expected."""
-    try:
-        Settings.model_validate(config)
-    except ValidationError as error:
-        expected: dict[str, list[str]] = {}
-        for wrong in error.errors():
-            place = f"{_path(config, wrong['loc'])}={wrong['input']}: " if wrong["loc"] else ""
-            said = wrong["msg"].removeprefix("Value error, ")
-            expected.setdefault(place, []).append(said[0].lower() + said[1:])
-        raise InputError("; ".join(f"{place}{', or '.join(said)}" for place, said in expected.items())) from None
+    """Raises InputError naming every wrong setting of a resolved configuration: where, what, and what is expected."""
+    if config["privacy"] and find_spec("opacus") is None:
+        raise InputError(f"privacy=dp_sgd needs Opacus: pip install {EXTRA}")
+    expected: dict[str, list[str]] = {}
+    for place, message in _problems(config):
+        expected.setdefault(place, []).append(message)
+    if expected:
+        raise InputError("; ".join(f"{place}: {', or '.join(messages)}" for place, messages in expected.items()))
+    for wrong in _combinations(config):
+        raise InputError(wrong)
 
 
-def _path(config: Any, location: tuple[int | str, ...]) -> str:
-    """The key as a user would override it; pydantic adds the alternatives of a union to it."""
-    path = []
-    for step in location:
-        if not isinstance(config, dict):
-            break
-        path.append(str(step))
-        config = config.get(step)
-    return ".".join(path)
+def _problems(config: dict[str, Any]) -> Iterator[Problem]:
+    for group in GENERAL.keys() | SIGNATURES.keys():
+        yield from _group_problems(group, config)
+    for key in config:
+        if key not in GENERAL[""] and (near := get_close_matches(key, GENERAL[""], 1, cutoff=0.75)):
+            yield unknown(key, config[key], dict.fromkeys(near))
+    lightnings = {key: value for key, value in config["trainer"].items() if key not in GENERAL["trainer"]}
+    yield from target_problems({**config, "trainer": lightnings})
+
+
+def _group_problems(group: str, config: dict[str, Any]) -> Iterator[Problem]:
+    """Wrong values of a group, and unknown names in one that its signature describes."""
+    known = dict(GENERAL.get(group, {}))
+    if group in SIGNATURES:
+        known = parameters_of(SIGNATURES[group]).annotations | known
+    for name, value in (config[group] if group else config).items():
+        key = f"{group}.{name}" if group else name
+        if name in known:
+            yield from value_problems(key, known[name], value)
+        elif group in SIGNATURES:
+            yield unknown(key, value, known)
+
+
+def _combinations(config: dict[str, Any]) -> Iterator[str]:
+    """Settings that are right by themselves and do not go together."""
+    trainer, prune = config["trainer"], config["prune"]
+    per_step = [key for key, none in PER_STEP.items() if trainer.get(key, none) not in (None, none)]
+    if trainer["packed"] and per_step:
+        yield f"trainer.{per_step[0]} is Lightning's work around each step: set trainer.packed=false"
+    if trainer["parallel_clients"] > 1 and config["threads"] > 1:
+        yield "trainer.parallel_clients above 1 needs threads=1: each client has a process already"
+    if config["privacy"] and (not trainer["packed"] or trainer["parallel_clients"] > 1):
+        yield "privacy=dp_sgd should have trainer.packed=true and trainer.parallel_clients=1"
+    rounds, epochs = config["federation"]["rounds"], trainer["max_epochs"]
+    if prune and (prune["after_round"] >= rounds or prune["after_epoch"] >= epochs):
+        yield "prune.after_round: there should be training left after pruning; lower it"
+    if prune and config["budget"]:
+        yield "opt=prune and callbacks=carbon_budget each decide when training ends: choose one"

@@ -1,5 +1,6 @@
 """The table that a run ends with."""
 
+import logging
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
@@ -7,30 +8,17 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from scfl_green.data.dataset import Dataset
 from scfl_green.data.partition import POOLED
 from scfl_green.energy.eaps import eaps
 from scfl_green.energy.ledger import FIT
 from scfl_green.energy.meter import EnergyMeter
+from scfl_green.training.job import Tested
 
-# Clients in the table of cells; more would be unreadable.
-MOST_CLIENTS = 40
+LOG = logging.getLogger(__name__)
 SCORES = ("accuracy", "weighted_f1", "macro_f1")
 
 
-def print_cells(dataset: Dataset) -> None:
-    """Print the choices that were made in reading the cells, and the cells by client and cell type."""
-    table = dataset.table()
-    more = len(table) - MOST_CLIENTS
-    table = table.iloc[:MOST_CLIENTS]
-    table.index = [name if purpose == "client" else f"{name} ({purpose})" for name, purpose in table.index]
-    # Whichever way round is shorter.
-    text = min((t.to_string(line_width=80) for t in (table, table.T)), key=lambda drawn: drawn.count("\n"))
-    others = [f"... and {more} more clients, which are in cells.csv"] if more > 0 else []
-    print(*dataset.said, text, *others, sep="\n", flush=True)
-
-
-def print_summary(record: dict[str, Any], scores: dict[str, dict[str, float]], meter: EnergyMeter) -> None:
+def print_summary(record: dict[str, Any], tested: Tested, meter: EnergyMeter) -> None:
     """Print scores on test cells, and what training used, for the run and for each client."""
     title = "{data} · {model} · {opt} · {regime} · seed {seed}".format(**record)
     table = Table(title=title, box=SIMPLE_HEAD, caption=_caption(record), padding=0, pad_edge=False)
@@ -38,15 +26,19 @@ def print_summary(record: dict[str, Any], scores: dict[str, dict[str, float]], m
     for name in ("accuracy", "F1", "macro F1", "Wh", "g CO2e", "EAPS", "MB", "s"):
         table.add_column(name, justify="right", no_wrap=True)
     moved = record["bytes_up"] + record["bytes_down"]
-    table.add_row("run", *_row(record, scores[""], record, moved), style="bold")
+    table.add_row("run", *_row(record, tested.scores, record, moved))
     trained = {entry.client for entry in meter.entries.values() if entry.phase == FIT} - {POOLED}
-    for name in sorted((scores.keys() | trained) - {""}):
+    for name in sorted(tested.by_part.keys() | trained):
         moved = sum(meter.moved(client=name))
         fit = meter.total(FIT, client=name)
         used = {"energy_kwh": fit.energy_kwh, "emissions_kg": fit.emissions_kg, "seconds_fit": fit.seconds}
         # A client whose cells were trained on elsewhere, pooled, has used nothing itself.
-        table.add_row(escape(name), *_row(record, scores.get(name), used if name in trained else None, moved))
-    Console().print(table)
+        table.add_row(escape(name), *_row(record, tested.by_part.get(name), used if name in trained else None, moved))
+    # Plain text, since it goes to the log file too.
+    console = Console(color_system=None)
+    with console.capture() as drawn:
+        console.print(table)
+    LOG.info(drawn.get().rstrip())
 
 
 def _row(record: dict[str, Any], scores: dict[str, float] | None, used: dict[str, Any] | None, moved: int) -> list[str]:

@@ -1,5 +1,6 @@
-"""What is seen of a run while it runs: a progress bar, metrics.csv and loggers such as Weights & Biases."""
+"""Progress of a run: a bar, metrics.csv and loggers such as Weights & Biases."""
 
+import logging
 import math
 import netrc
 import os
@@ -15,10 +16,11 @@ from pytorch_lightning.loggers import Logger, WandbLogger
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from scfl_green.energy.ledger import FIT
 from scfl_green.energy.meter import EnergyMeter
 from scfl_green.security.confidential import public
-from scfl_green.training.checkpoint import Checkpoint
+from scfl_green.training.hooks import Hook, State, Step
+
+LOG = logging.getLogger(__name__)
 
 
 def wandb_mode() -> Any:
@@ -61,7 +63,7 @@ def wandb_logger(folder: str, project: str, name: str, group: str | None, tags: 
     try:
         run = start(wandb_mode())
     except wandb.errors.Error as error:
-        print(f"Weights & Biases cannot be reached ({type(error).__name__}); this run is logged offline")
+        LOG.warning("Weights & Biases cannot be reached (%s); this run is logged offline", type(error).__name__)
         run = start("offline")
     return _OneRun(experiment=run, save_dir=folder)
 
@@ -76,22 +78,16 @@ class _OneRun(WandbLogger):
         shutil.rmtree(self.experiment.settings.log_dir, ignore_errors=True)
 
 
-class Tracker:
-    """Told of every finished round or epoch: draws a bar on a terminal and prints plain lines elsewhere, appends
-    to ``metrics.csv``, logs to the loggers that ``make_loggers`` makes (by name, when there is first something
-    to log, so that what fails before has left nothing behind). What a killed run had told, by its ``checkpoint``, is
-    told again."""
+class Tracker(Hook):
+    """Shows every finished round or epoch: a bar on a terminal and plain lines elsewhere, a row of ``metrics.csv``, and
+    curves in the loggers that ``make_loggers`` makes, by name, when there is first something to log, so that a run that
+    fails before leaves nothing behind. A run that goes on shows its earlier steps again."""
 
     def __init__(
-        self,
-        folder: Path,
-        meter: EnergyMeter,
-        config: dict[str, Any],
-        make_loggers: Callable[[], dict[str, Logger]],
-        checkpoint: Checkpoint,
+        self, folder: Path, meter: EnergyMeter, config: dict[str, Any], make_loggers: Callable[[], dict[str, Logger]]
     ) -> None:
         self.folder, self.path = folder, folder / "metrics.csv"
-        self.told: list[tuple[str, int, dict[str, float]]] = checkpoint.state.setdefault("told", [])
+        self.history: list[tuple[str, int, dict[str, float]]] = []
         self.meter, self.config, self.make_loggers = meter, config, make_loggers
         console = Console()
         self.bar = Progress(
@@ -115,8 +111,6 @@ class Tracker:
     def __enter__(self) -> "Tracker":
         self.path.unlink(missing_ok=True)
         self.bar.start()
-        for unit, step, metrics in self.told:
-            self._write(unit, step, metrics)
         return self
 
     def __exit__(self, kind: object, error: object, trace: object) -> None:
@@ -124,19 +118,29 @@ class Tracker:
         for logger in self.__dict__.get("loggers", []):
             logger.finalize("success" if error is None else "failed")
 
-    def report(self, unit: str, total: int, step: int, metrics: dict[str, float]) -> None:
-        self.meter.read()
-        self.meter.write(self.folder / "energy.csv")  # what is killed leaves what it had used
-        used = self.meter.total(FIT)
+    def after(self, step: Step) -> None:
+        self.meter.write(self.folder / "energy.csv")  # a run that is killed leaves what it had used
+        used, metrics = step.used, step.metrics
         metrics |= {"emissions/co2eq_g": used.emissions_kg * 1e3, "emissions/energy_wh": used.energy_kwh * 1e3}
-        self.told.append((unit, step, metrics))
-        self._write(unit, step, metrics)
+        self.history.append((step.unit, step.number, metrics))
+        self._write(step.unit, step.number, metrics)
         stage = "validation" if "validation/accuracy" in metrics else "train"
         score = metrics.get(f"{stage}/accuracy", math.nan)  # neither validation cells, nor scores of private training
         status = f"{stage} accuracy {score:.3f}  {metrics['emissions/co2eq_g']:.4f} g CO2e"
-        self.bar.update(self.task, description=unit, total=total, completed=step, status=status)
-        if self.bar.disable:
-            print(f"{unit} {step}/{total}  {status}", flush=True)
+        self.bar.update(self.task, description=step.unit, total=step.total, completed=step.number, status=status)
+        # Beside a bar, for the log file alone.
+        level = logging.INFO if self.bar.disable else logging.DEBUG
+        LOG.log(level, "%s %d/%d  %s", step.unit, step.number, step.total, status)
+
+    def state_dict(self) -> State:
+        return {"history": self.history}
+
+    def load_state_dict(self, state: State) -> None:
+        self.history = state["history"]
+        unit, number, _ = self.history[-1]
+        LOG.info("%s: was begun before; goes on after %s %d", self.folder, unit, number)
+        for row in self.history:
+            self._write(*row)
 
     def _write(self, unit: str, step: int, metrics: dict[str, float]) -> None:
         row = pd.DataFrame([{unit: step, **metrics}])
@@ -145,7 +149,7 @@ class Tracker:
             logger.log_metrics(metrics, step=step)
 
     def finish(self, record: dict[str, Any], tables: dict[str, pd.DataFrame]) -> None:
-        """What is public of the run's record becomes the summary of its W&B run, and a table beside those given."""
+        """Put what is public of the run's record into the summary of its W&B run, and as a table beside those given."""
         record = public(record)
         of_record = pd.DataFrame({"field": record.keys(), "value": map(str, record.values())})
         for logger in self.loggers:

@@ -1,6 +1,6 @@
 """Small Lightning callbacks."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -63,26 +63,6 @@ class BestWeights(pl.Callback):
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self.best is not None:
             pl_module.load_state_dict(self.best[1])
-
-
-class EachEpoch(pl.Callback):
-    """Hands the epoch number (from 1, after the ``done`` ones of earlier fits) and its metrics to ``report``; ends the
-    fit where that says that it is enough, and hands the Trainer to ``keep`` where there are epochs to follow."""
-
-    def __init__(
-        self,
-        report: Callable[[int, dict[str, float]], bool],
-        done: int = 0,
-        keep: Callable[[pl.Trainer], None] = lambda _: None,
-    ) -> None:
-        self.report, self.done, self.keep = report, done, keep
-
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        metrics = {k: float(v) for k, v in trainer.callback_metrics.items()}
-        if self.report(self.done + trainer.current_epoch + 1, metrics):
-            trainer.should_stop = True
-        if not trainer.should_stop and trainer.current_epoch + 1 < (trainer.max_epochs or 0):
-            self.keep(trainer)
 
 
 class ShortFit(pl.Callback):

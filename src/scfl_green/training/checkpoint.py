@@ -1,36 +1,40 @@
-"""What a killed run goes on from."""
+"""Checkpoints: what a killed run goes on from."""
 
 import hashlib
-import json
+import io
+import logging
 import shutil
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+
+import torch
 
 from scfl_green.files import folder_at_once, write_atomically
+from scfl_green.training.hooks import State
 
-STATE, MANIFEST = "state.json", "SHA256SUMS"
+LOG = logging.getLogger(__name__)
+MANIFEST = "SHA256SUMS"
 
 
 class Checkpoint:
-    """What a run needs to go on where it was killed: ``files`` (bytes, by name) and ``state`` (plain values), which
-    regimes fill as they go.
+    """The states of a run's parts by name (``parts``), each of which its owner makes and reads.
 
-    ``save`` writes all of both to a numbered folder that appears whole or not at all, with a SHA-256 manifest (as of
-    ``sha256sum``), and keeps the one before it. A new object begins with what the last whole one holds; one that is
-    damaged is named and passed over (``begun``: there was one). Without a folder nothing is written.
+    ``save`` writes them to a numbered folder, one file a part, which appears whole or not at all, with a SHA-256
+    manifest (as ``sha256sum`` writes it), and keeps the folder before it. A new object starts with what the last
+    intact folder holds (``begun``: there is one); damaged ones are named in the log and skipped. Without a folder
+    nothing is written.
     """
 
     def __init__(self, folder: Path | None = None) -> None:
         self.folder = folder
-        self.files: dict[str, bytes] = {}
-        self.state: dict[str, Any] = {}
+        self.parts: dict[str, State] = {}
         self.last: Path | None = None
         for path in self._written()[::-1]:
             if (damage := self._read(path)) is None:
                 self.last = path
                 break
-            print(f"{path}: {damage}; the run goes on from the one before, or anew")
+            LOG.warning("%s: %s; the run goes on from the checkpoint before it, or from the beginning", path, damage)
         self.begun = self.last is not None
 
     def _written(self) -> list[Path]:
@@ -38,27 +42,31 @@ class Checkpoint:
         return sorted(found, key=lambda path: int(path.name))
 
     def _read(self, path: Path) -> str | None:
-        """Take what a folder holds; says what is wrong with it where that is not what was written."""
+        """Load a folder; returns what is damaged, None if it is intact."""
         try:
             sums = dict(line.split("  ")[::-1] for line in (path / MANIFEST).read_text().splitlines())
             files = {name: (path / name).read_bytes() for name in sums}
         except (OSError, ValueError) as error:
             return f"a damaged checkpoint ({type(error).__name__})"
-        if STATE not in files:
-            return f"a damaged checkpoint (its {MANIFEST} is not whole)"
+        if not files:
+            return f"a damaged checkpoint ({MANIFEST} is empty)"
         for name, content in files.items():
             if hashlib.sha256(content).hexdigest() != sums[name]:
-                return f"a damaged checkpoint ({name} has another SHA-256 than {MANIFEST} says)"
-        self.state = json.loads(files.pop(STATE))
-        self.files = files
+                return f"a damaged checkpoint ({name} does not have the SHA-256 that {MANIFEST} gives)"
+        self.parts = {
+            name.removesuffix(".pt"): torch.load(io.BytesIO(content), weights_only=True)
+            for name, content in files.items()
+        }
         return None
 
-    def save(self) -> None:
-        """Write a checkpoint; OSError where the disk is full, the one before being whole still."""
+    def save(self, changed: Mapping[str, State]) -> None:
+        """Write all parts, some of them ``changed``; OSError where the disk is full, with the checkpoint before it
+        still intact."""
+        self.parts = {**self.parts, **changed}
         if self.folder is None:
             return
         number = int(written[-1].name) + 1 if (written := self._written()) else 1
-        files = {**self.files, STATE: json.dumps(self.state).encode()}
+        files = {f"{name}.pt": _stored(state) for name, state in self.parts.items()}
         sums = [f"{hashlib.sha256(content).hexdigest()}  {name}\n" for name, content in files.items()]
         with folder_at_once(path := self.folder / str(number)) as draft:
             for name, content in {**files, MANIFEST: "".join(sums).encode()}.items():
@@ -68,9 +76,15 @@ class Checkpoint:
                 shutil.rmtree(old)
         self.last = path
 
-    def clear(self) -> None:
-        """Remove what was written: the run is finished."""
-        if self.folder is not None and self.folder.exists():
-            shutil.rmtree(self.folder)
-            with suppress(OSError):  # those of another configuration are there still
-                self.folder.parent.rmdir()
+
+def remove(folder: Path) -> None:
+    """Remove the checkpoints in a folder: the run is finished."""
+    if folder.exists():
+        shutil.rmtree(folder)
+        with suppress(OSError):  # those of another configuration are there still
+            folder.parent.rmdir()
+
+
+def _stored(state: State) -> bytes:
+    torch.save(state, buffer := io.BytesIO())
+    return buffer.getvalue()

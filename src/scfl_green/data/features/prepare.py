@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
+from scfl_green.bounds import Count
 from scfl_green.data.features.sums import BLOCK, GeneSums, normalise
 from scfl_green.data.reading.cells import Cells
 from scfl_green.errors import InputError
@@ -23,7 +24,7 @@ def all_genes(sums: GeneSums) -> np.ndarray:
     return np.arange(sums.linear.shape[-1])
 
 
-def highly_variable(sums: GeneSums, n_genes: int) -> np.ndarray:
+def highly_variable(sums: GeneSums, n_genes: Count) -> np.ndarray:
     """Positions (sorted) of the genes whose dispersion stands out among genes of similar mean.
 
     Satija et al. 2015 (Nature Biotechnology 33, Online Methods), as scanpy's ``flavor="seurat"`` computes it:
@@ -44,7 +45,7 @@ def highly_variable(sums: GeneSums, n_genes: int) -> np.ndarray:
     return _highest(score.fillna(-np.inf).to_numpy(), n_genes)
 
 
-def between_within(sums: GeneSums, n_genes: int) -> np.ndarray:
+def between_within(sums: GeneSums, n_genes: Count) -> np.ndarray:
     """Positions (sorted) of the genes with the highest ratio of between-type to within-type sum of squares.
 
     Dudoit et al. 2002 (JASA 97:77, section 2.3), the gene filter of scDLC (Zhou et al. 2022, "Methods").

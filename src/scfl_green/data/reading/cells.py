@@ -3,11 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import pandas as pd
+from pydantic import Field
 from scipy import sparse
 
+from scfl_green.bounds import Count
 from scfl_green.data.reading import counts, genes
 from scfl_green.data.reading.labels import clean_labels, column, one_registry
 from scfl_green.data.reading.preflight import opened, table
@@ -26,8 +29,8 @@ class Reading:
     gene_key: str | None = None
     counts: str | None = None
     preprocess: bool = True
-    min_cells_per_type: int | None = None
-    min_gene_overlap: float = 0.5
+    min_cells_per_type: Count | None = None
+    min_gene_overlap: Annotated[float, Field(ge=0, le=1)] = 0.5
     drop_unlabelled: bool = False
     keep_empty: bool = False
 
@@ -38,7 +41,7 @@ class Cells:
 
     ``counts`` is cells x genes (CSR, float32, non-negative integers unless read without preprocessing); ``genes``
     and ``symbols`` name its columns; ``labels`` are positions in ``types``, the one label registry of all clients
-    (sorted names); ``clients`` and ``donors`` name for each cell whose it is. ``said`` are the choices made on the
+    (sorted names); ``clients`` and ``donors`` name for each cell whose it is. ``notes`` are the choices made on the
     way, a line each.
     """
 
@@ -49,7 +52,7 @@ class Cells:
     types: tuple[str, ...]
     clients: np.ndarray
     donors: np.ndarray
-    said: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -69,7 +72,7 @@ class Cells:
         space = genes.match({file.name: file.genes for file in files}, reading.min_gene_overlap)
         matrix, places = _assemble(files, kept, space, reading)
         names = np.concatenate([file.labels[k] for file, k in zip(files, kept, strict=True)])
-        said = (*(file.said for file in files if file.said), *places, *space.said, *dropped)
+        notes = (*(file.notes for file in files if file.notes), *places, *space.notes, *dropped)
         clients, donors = (
             np.concatenate([getattr(file, of)[k] for file, k in zip(files, kept, strict=True)])
             for of in ("clients", "donors")
@@ -77,7 +80,7 @@ class Cells:
         if lost := set(np.concatenate([file.clients for file in files])) - set(clients):
             raise InputError(f"client {min(lost)!r} has no cells left of a type that is kept; leave it out")
         labels = pd.Index(types).get_indexer(pd.Index(names)).astype(np.int64)
-        return cls(matrix, space.names, space.symbols, labels, types, clients, donors, said)
+        return cls(matrix, space.names, space.symbols, labels, types, clients, donors, notes)
 
     def labelled_by(self, types: tuple[str, ...]) -> "Cells":
         """The same cells under the label registry of an earlier run; InputError for a type that it lacks."""
@@ -99,7 +102,7 @@ class _File:
     donors: np.ndarray
     cells: np.ndarray
     genes: genes.GeneNames
-    said: str
+    notes: str
 
     @classmethod
     def of(cls, path: Path, reading: Reading, alone: bool) -> "_File":
@@ -113,7 +116,7 @@ class _File:
                 raise InputError(
                     f"{place} has {n_cells} cells x {n_genes} genes, obs {len(obs)} and var {len(var)} rows"
                 )
-            labels, said = clean_labels(obs, reading.label_key, reading.drop_unlabelled)
+            labels, notes = clean_labels(obs, reading.label_key, reading.drop_unlabelled)
             clients = np.full(n_cells, "all" if alone else path.stem, dtype=object)
             if alone and reading.client_key is not None:
                 clients = column(obs, reading.client_key, "data.client_key")
@@ -127,7 +130,7 @@ class _File:
                 donors = clients + "/" + donors if reading.donor_key is not None else clients
             names = genes.GeneNames.of(var, reading.gene_key)
         cells = obs.index.astype(str).to_numpy()
-        return cls(path, place, path.stem, labels, clients, donors, cells, names, said and f"{path.stem}: {said}")
+        return cls(path, place, path.stem, labels, clients, donors, cells, names, notes and f"{path.stem}: {notes}")
 
 
 def _assemble(
@@ -156,17 +159,21 @@ def _assemble(
                 filled += block.nnz
     indptr = np.concatenate(lengths).cumsum()
     matrix = sparse.csr_matrix((values[:filled], columns[:filled], indptr), shape=(len(indptr) - 1, len(space.names)))
-    first = 0
-    for file, keep in zip(files, kept, strict=True):
-        if not reading.keep_empty:
-            check_empty(matrix, first, int(keep.sum()), file.path)
-        first += int(keep.sum())
+    _check_cells(matrix, files, kept, reading.keep_empty)
+    what = "counts" if reading.preprocess else "features"
+    return matrix, [f"{file.name}: {what} from {file.place}" for file in files]
+
+
+def _check_cells(
+    matrix: sparse.csr_matrix, files: Sequence[_File], kept: Sequence[np.ndarray], keep_empty: bool
+) -> None:
+    """InputError for cells without counts, unless these are kept, and for cells that are there twice."""
+    sizes = [int(keep.sum()) for keep in kept]
+    if not keep_empty:
+        for file, first, size in zip(files, np.cumsum([0, *sizes[:-1]]), sizes, strict=True):
+            check_empty(matrix, int(first), size, file.path)
     cells = np.concatenate([file.cells[keep] for file, keep in zip(files, kept, strict=True)])
-    origins = np.concatenate([[file.path.name] * int(keep.sum()) for file, keep in zip(files, kept, strict=True)])
-    check_copies(matrix, cells, origins)
-    return matrix, [
-        f"{file.name}: {'counts' if reading.preprocess else 'features'} from {file.place}" for file in files
-    ]
+    check_copies(matrix, cells, np.repeat([file.path.name for file in files], sizes))
 
 
 def _renamed(block: sparse.csr_matrix, position: np.ndarray, n_genes: int) -> sparse.csr_matrix:

@@ -75,21 +75,40 @@ class GeneSpace:
     names: np.ndarray
     symbols: np.ndarray
     positions: list[np.ndarray]
-    said: tuple[str, ...]
+    notes: tuple[str, ...]
 
 
 def match(files: dict[str, GeneNames], min_overlap: float) -> GeneSpace:
     """One gene space for all files, whatever the order of their genes: by Ensembl id where all have them, else by
     symbol. A single file keeps its order; the union of several is sorted.
 
-    A gene that occurs twice in a file has its counts added up; one that a file lacks is zero there. Both are said.
+    A gene that occurs twice in a file has its counts added up; one that a file lacks is zero there. Both are noted.
     Raises InputError where the share of genes in common is below ``min_overlap`` of the smallest file's.
     """
-    by_id = all(names.ids is not None for names in files.values())
-    by_symbol = all(names.symbols is not None for names in files.values())
-    columns = {f: n.symbols if n.symbols is not None and by_symbol and not by_id else n.names for f, n in files.items()}
+    columns = _matched_columns(files)
     own = {f: dict.fromkeys(column) for f, column in columns.items()}
-    if len(files) > 1 and all(name.isdigit() for name in next(iter(own.values()))):
+    n_shared = _overlap(own, min_overlap)
+    union = next(iter(own.values())) if len(own) == 1 else sorted(set.union(*(set(names) for names in own.values())))
+    index = pd.Index(list(union), dtype=object)
+    symbols = pd.Series(index, index=index, dtype=object)
+    for f, names in files.items():
+        if names.symbols is not None:
+            known = pd.Series(names.symbols, index=columns[f])
+            symbols.update(known[~known.index.duplicated()])
+    positions = [index.get_indexer(pd.Index(column)) for column in columns.values()]
+    return GeneSpace(index.to_numpy(), symbols.to_numpy(), positions, tuple(_notes(columns, own, n_shared, len(index))))
+
+
+def _matched_columns(files: dict[str, GeneNames]) -> dict[str, np.ndarray]:
+    """The names of each file by which its genes are matched: ids where all files have them, else symbols."""
+    by_id = all(names.ids is not None for names in files.values())
+    by_symbol = not by_id and all(names.symbols is not None for names in files.values())
+    return {f: n.symbols if by_symbol and n.symbols is not None else n.names for f, n in files.items()}
+
+
+def _overlap(own: dict[str, dict[str, None]], min_overlap: float) -> int:
+    """The number of genes that all files share; InputError where they are too few to match the files by."""
+    if len(own) > 1 and all(name.isdigit() for name in next(iter(own.values()))):
         raise InputError(
             "genes are numbered, not named, so that those of several files cannot be matched: set data.gene_key"
         )
@@ -102,33 +121,23 @@ def match(files: dict[str, GeneNames], min_overlap: float) -> GeneSpace:
             "expected: bring files of one species and one kind of gene names (data.gene_key), or lower "
             "data.min_gene_overlap"
         )
-    union = next(iter(own.values())) if len(own) == 1 else sorted(set.union(*(set(names) for names in own.values())))
-    index = pd.Index(list(union), dtype=object)
-    symbols = pd.Series(index, index=index, dtype=object)
-    for f, names in files.items():
-        if names.symbols is not None:
-            known = pd.Series(names.symbols, index=columns[f])
-            symbols.update(known[~known.index.duplicated()])
-    positions = [index.get_indexer(pd.Index(column)) for column in columns.values()]
-    return GeneSpace(
-        index.to_numpy(), symbols.to_numpy(), positions, tuple(_said(columns, own, len(shared), len(index)))
-    )
+    return len(shared)
 
 
-def _said(columns: dict[str, np.ndarray], own: dict[str, dict[str, None]], n_shared: int, n_genes: int) -> list[str]:
+def _notes(columns: dict[str, np.ndarray], own: dict[str, dict[str, None]], n_shared: int, n_genes: int) -> list[str]:
     """Which names occur twice, and how far the files' genes are the same."""
-    said = [
+    notes = [
         f"{f}: {len(columns[f]) - len(names)} of {len(columns[f])} genes have the name of another; "
         f"their counts are added up" for f, names in own.items() if len(names) < len(columns[f])
     ]  # fmt: skip
     if len(own) > 1:
         lacking = [f"{n_genes - len(names)} are missing in {f}" for f, names in own.items() if len(names) < n_genes]
-        said.append(
+        notes.append(
             f"genes: {n_shared} in all files of {n_genes} in any; " + ", ".join(lacking) + " and zero there"
             if lacking
             else f"genes: the same {n_genes} in all files"
         )
-    return said
+    return notes
 
 
 def _text(column: pd.Series | pd.Index, instead: Iterable[str]) -> np.ndarray:

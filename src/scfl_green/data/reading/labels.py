@@ -25,7 +25,7 @@ def column(obs: pd.DataFrame, key: str, setting: str) -> np.ndarray:
 
 
 def clean_labels(obs: pd.DataFrame, key: str, drop_unlabelled: bool) -> tuple[np.ndarray, str]:
-    """Names of cell types, "" for a cell without one where these are to be left out, and what is to be said of it."""
+    """Names of cell types, "" for a cell without one where these are to be left out, and a note on those left out."""
     values, missing = _values(obs, key, "data.label_key")
     categories = getattr(obs[key].dtype, "categories", obs[key])
     if pd.api.types.is_numeric_dtype(categories):
@@ -38,13 +38,13 @@ def clean_labels(obs: pd.DataFrame, key: str, drop_unlabelled: bool) -> tuple[np
             f"data.label_key={key}: {missing.sum()} of {len(obs)} cells have no cell type; fill them in, or leave "
             "these cells out with data.drop_unlabelled=true"
         )
-    said = f"{missing.sum()} cells without a cell type are left out" if missing.any() else ""
-    return np.where(missing, "", values).astype(object), said
+    notes = f"{missing.sum()} cells without a cell type are left out" if missing.any() else ""
+    return np.where(missing, "", values).astype(object), notes
 
 
 def one_registry(labels: list[np.ndarray], fewest: int | None) -> tuple[tuple[str, ...], list[np.ndarray], list[str]]:
     """The types of all files together, sorted, the cells (boolean) of each file that are kept, and what is to be
-    said: types with fewer than ``fewest`` cells are left out. InputError for what cannot be classified."""
+    notes: types with fewer than ``fewest`` cells are left out. InputError for what cannot be classified."""
     counted = Counter(name for names in labels for name in names.tolist() if name)
     rare = {name for name, n in counted.items() if n < (fewest or 1)}
     types = tuple(sorted(counted.keys() - rare))
@@ -64,8 +64,8 @@ def one_registry(labels: list[np.ndarray], fewest: int | None) -> tuple[tuple[st
             f"{len(single)} cell types have a single cell, {single[0]!r} among them, which cannot be trained and "
             "tested on; leave rare types out with data.min_cells_per_type=10"
         )
-    said = [f"{len(rare)} cell types with fewer than {fewest} cells are left out"] if rare else []
-    return types, [np.isin(names, types) for names in labels], said
+    notes = [f"{len(rare)} cell types with fewer than {fewest} cells are left out"] if rare else []
+    return types, [np.isin(names, types) for names in labels], notes
 
 
 def _differ(names: Iterable[str], setting: str) -> None:

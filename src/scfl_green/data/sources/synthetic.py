@@ -31,31 +31,41 @@ def write(to: Path, *, cells: int, genes: int, types: int, donors: int, depth: f
     rng = np.random.default_rng(seed)
     base = rng.normal(0, GENE_SPREAD, genes)
     of_type = rng.normal(0, TYPE_SPREAD, (types, genes)) * (rng.random((types, genes)) < MARKERS)
-    mix = 0.75 ** np.arange(types)
     draft = to.with_name(f".{to.name}.part")
     obs = []
     with h5py.File(draft, "w") as file:
         for donor, n_cells in enumerate(len(part) for part in np.array_split(np.arange(cells), donors)):
             of_donor = rng.normal(0, DONOR_SPREAD, genes)
-            # At least two of each type where there is room, so that none is too rare to be trained and tested on.
-            labels = np.concatenate([
-                np.repeat(np.arange(types), 2)[:n_cells],
-                rng.choice(types, max(0, n_cells - 2 * types), p=rng.dirichlet(10 * mix / mix.sum() * types)),
-            ])  # fmt: skip
-            labels.sort()
+            labels = _labels(n_cells, types, rng)
             for label, size in zip(*np.unique(labels, return_counts=True), strict=True):
                 share = np.exp(base + of_type[label] + of_donor)
                 for block in _counts(share / share.sum(), size, depth, rng):
                     _append(file, block)
             names = [f"type {label + 1:0{len(str(types))}d}" for label in labels]
             obs.append(pd.DataFrame({"cell_type": names, "donor_id": f"donor {donor + 1:0{len(str(donors))}d}"}))
-        table = pd.concat(obs, ignore_index=True).astype("category")
-        table.index = pd.Index([f"cell{number}" for number in range(cells)])
-        write_elem(file, "obs", table)
-        write_elem(file, "var", pd.DataFrame(index=pd.Index([f"gene{number}" for number in range(genes)])))
-        write_elem(file, "uns", {"source": "synthetic: gamma-Poisson counts with type and donor effects"})
-        file.attrs.update({"encoding-type": "anndata", "encoding-version": "0.1.0"})
+        _finish(file, pd.concat(obs, ignore_index=True), genes)
     draft.replace(to)
+
+
+def _labels(n_cells: int, types: int, rng: np.random.Generator) -> np.ndarray:
+    """Types of one donor's cells, sorted: at least two of each where there is room, so that none is too rare to be
+    trained and tested on."""
+    mix = 0.75 ** np.arange(types)
+    labels = np.concatenate([
+        np.repeat(np.arange(types), 2)[:n_cells],
+        rng.choice(types, max(0, n_cells - 2 * types), p=rng.dirichlet(10 * mix / mix.sum() * types)),
+    ])  # fmt: skip
+    labels.sort()
+    return labels
+
+
+def _finish(file: h5py.File, obs: pd.DataFrame, genes: int) -> None:
+    obs = obs.astype("category")
+    obs.index = pd.Index([f"cell{number}" for number in range(len(obs))])
+    write_elem(file, "obs", obs)
+    write_elem(file, "var", pd.DataFrame(index=pd.Index([f"gene{number}" for number in range(genes)])))
+    write_elem(file, "uns", {"source": "synthetic: gamma-Poisson counts with type and donor effects"})
+    file.attrs.update({"encoding-type": "anndata", "encoding-version": "0.1.0"})
 
 
 def _counts(share: np.ndarray, n_cells: int, depth: float, rng: np.random.Generator) -> Iterator[sparse.csr_matrix]:

@@ -1,77 +1,84 @@
 """Differentially private training: DP-SGD by Opacus, with a budget of each client."""
 
+import logging
 from bisect import bisect_right
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import pandas as pd
 import pytorch_lightning as pl
+from pydantic import Field
 
-from scfl_green.data.features.datamodule import CellDataModule, Features
-from scfl_green.data.partition import Part
+from scfl_green.bounds import Positive
+from scfl_green.data.features.datamodule import CellDataModule
+from scfl_green.energy.ledger import WARM_UP
 from scfl_green.errors import InputError, listed
 from scfl_green.files import write_atomically
 from scfl_green.models.base import CellClassifier
 from scfl_green.models.scores import UNLABELLED
 from scfl_green.training.dp.gradients import check_gradients, gradients_by_cell
 from scfl_green.training.dp.steps import History, PoissonBatches, Private, epsilon_of
+from scfl_green.training.hooks import Hook, State, Step
 
+if TYPE_CHECKING:
+    from scfl_green.training.fitting import Fit
+    from scfl_green.training.job import Job
+
+LOG = logging.getLogger(__name__)
 # Cells that a framework is tried on before it is trained.
 TRIED = 32
+Delta = Annotated[float, Field(gt=0, lt=1)]
 
 
-@dataclass
-class DPSGD:
+class DPSGD(Hook):
     """Fits that hide each single cell of a client (Abadi et al. 2016, CCS, "Deep Learning with Differential Privacy").
 
     A step draws each cell with probability 1 / (steps an epoch), clips the gradient of each cell to ``max_grad_norm``
-    and adds Gaussian noise of ``noise_multiplier`` times that. Before a fit would take a client past ``epsilon`` at
-    ``delta``, it ends: with as many steps as are left, maybe none. ``histories`` has the steps of each client, for
-    accountants and checkpoints; ``rows`` one line a fit. Draws and noise come from the operating system, never from a
-    run's seed, which is in the record: who could draw them again would know what they hide.
+    and adds Gaussian noise of ``noise_multiplier`` times that. A fit ends before it would take a client past
+    ``epsilon`` at ``delta``, possibly without a step. ``histories`` has the steps of each client, for accountants and
+    checkpoints; ``rows`` one line a fit. Draws and noise come from the operating system, never from a run's seed, which
+    is in the record: whoever could draw them again would know what they hide.
     """
 
-    noise_multiplier: float
-    max_grad_norm: float
-    epsilon: float
-    delta: float
-    histories: dict[str, History] = field(default_factory=dict, init=False)
-    rows: list[dict[str, Any]] = field(default_factory=list, init=False)
-    stopped: set[str] = field(default_factory=set, init=False)
+    trains_once = "privacy=dp_sgd hides cells in one training, regime=finetune does two: use another regime"
+    packages = ("opacus",)
+    # What a killed fit had spent its budget on is thrown away unseen.
+    resumable = False
 
-    def check(
-        self, model: CellClassifier, features: Features, parts: Mapping[str, Part], precision: str, pretrained: Any
-    ) -> None:
-        """Raises InputError for what would make an epsilon false, before anything is trained; says what no epsilon
-        covers."""
-        if pretrained is not None:
+    def __init__(self, noise_multiplier: Positive, max_grad_norm: Positive, epsilon: Positive, delta: Delta) -> None:
+        self.noise_multiplier, self.max_grad_norm = noise_multiplier, max_grad_norm
+        self.epsilon, self.delta = epsilon, delta
+        self.histories: dict[str, History] = {}
+        self.rows: list[dict[str, Any]] = []
+        self.stopped: set[str] = set()
+
+    def begin(self, job: "Job") -> None:
+        """Raises InputError for what would make an epsilon false, and names in the log what no epsilon covers."""
+        if job.start is not None:
             raise InputError("weights: no epsilon of this run covers what they have seen; start privacy=dp_sgd without")
-        if precision != "32-true":
+        if (precision := job.reusable.precision) != "32-true":
             raise InputError(f"privacy=dp_sgd clips in float32: set trainer.precision=32-true, not {precision}")
-        rows = max((part.train for part in parts.values()), key=len)
+        rows = max((part.train for part in job.split.clients.values()), key=len)
         self._check_delta(len(rows))
-        if int(features.labels.min()) == UNLABELLED:
+        if int(job.features.labels.min()) == UNLABELLED:
             raise InputError("privacy=dp_sgd: a cell without a type changes what others weigh; leave such cells out")
-        check_gradients(model, *features.batch(rows[:TRIED]))
-        print(
-            f"privacy: one cell of a client, in its weights, within epsilon {self.epsilon:g} at delta {self.delta:g}; "
-            "what else is told has no noise: choice and means of genes, numbers of cells, scores on validation and "
-            "test cells; and model.json names the cells that were trained on",
-            flush=True,
+        check_gradients(job.model, *job.features.batch(rows[:TRIED]))
+        LOG.info(
+            "privacy: one cell of a client, in its weights, within epsilon %g at delta %g; everything else that leaves "
+            "a client has no noise: choice and means of genes, numbers of cells, scores on validation and test cells; "
+            "and model.json names the cells that were trained on",
+            self.epsilon,
+            self.delta,
         )
 
     def _check_delta(self, n_cells: int) -> None:
         if self.delta * n_cells >= 1:
             raise InputError(f"privacy.delta={self.delta:g} should be below 1 / {n_cells}, the cells of a client")
 
-    def fit(
-        self, trainer: pl.Trainer, model: CellClassifier, data: CellDataModule, round_number: int, counts: bool
-    ) -> float:
-        """``trainer.fit``, privately; gives the epochs trained, a fraction where the budget ended them. A fit whose
-        weights nobody sees need not count."""
-        part, cells = data.part, len(data.part.train)
+    def fit(self, trainer: pl.Trainer, model: CellClassifier, data: CellDataModule, fit: "Fit") -> float:
+        """``trainer.fit``, privately; returns the epochs trained, a fraction where the budget ended them. A warm-up,
+        whose weights nobody sees, spends nothing."""
+        part, cells, counts = data.part, len(data.part.train), fit.phase != WARM_UP
         self._check_delta(cells)
         steps = -(-cells // data.batch_size)
         history = self.histories.setdefault(part.name, []) if counts else []
@@ -85,14 +92,14 @@ class DPSGD:
         data.train_batches = batches = PoissonBatches(part.train, steps, left)
         private = Private(self.noise_multiplier, self.max_grad_norm, batches, history)
         trainer.callbacks.append(private)  # type: ignore[attr-defined]
-        told, model.told = model.told, ("validation",)
+        scored, model.scored_stages = model.scored_stages, ("validation",)
         try:
             with gradients_by_cell(model):
                 trainer.fit(model, datamodule=data)
         finally:
-            model.told = told
+            model.scored_stages = scored
         if counts:
-            self._enter(part.name, round_number, left < wanted)
+            self._enter(part.name, fit.round_number, left < wanted)
         return (_taken(history) - before) / steps
 
     def _affordable(self, history: History, rate: float, wanted: int) -> int:
@@ -120,36 +127,38 @@ class DPSGD:
         about |= {"sample_rate": rate, "noise_multiplier": noise, "epsilon": self.spent(client), "delta": self.delta}
         self.rows.append(about | {"stopped": stopped})
 
-    def state(self) -> dict[str, Any]:
-        """What a checkpoint needs, as plain values."""
-        return {"histories": self.histories, "rows": self.rows, "stopped": sorted(self.stopped)}
-
-    def take_up(self, state: dict[str, Any]) -> None:
-        """Go on from the ``state`` of a run that was killed."""
-        for client, history in state.get("histories", {}).items():
-            self.histories[client] = [(noise, rate, steps) for noise, rate, steps in history]
-        self.rows += state.get("rows", [])
-        self.stopped |= set(state.get("stopped", []))
-
     @property
-    def over(self) -> bool:
+    def enough(self) -> bool:  # type: ignore[override]
         """No client has steps left."""
         return bool(self.histories) and self.stopped >= self.histories.keys()
 
-    def summary(self) -> dict[str, Any]:
-        """Fields of the record: the largest epsilon of a client, and the clients that the budget has stopped."""
-        largest = max(map(self.spent, self.histories), default=0.0)
-        return {"epsilon": largest, "delta": self.delta, "out_of_budget": sorted(self.stopped)}
+    def after(self, step: Step) -> None:
+        step.metrics["privacy/epsilon"] = self._largest()
 
-    def told(self) -> str:
+    def state_dict(self) -> State:
+        return {"histories": self.histories, "rows": self.rows, "stopped": sorted(self.stopped)}
+
+    def load_state_dict(self, state: State) -> None:
+        self.histories, self.rows, self.stopped = state["histories"], state["rows"], set(state["stopped"])
+
+    def record(self) -> dict[str, Any]:
+        """The largest epsilon of a client, and the clients that the budget has stopped."""
+        return {"epsilon": self._largest(), "delta": self.delta, "out_of_budget": sorted(self.stopped)}
+
+    def _largest(self) -> float:
+        return max(map(self.spent, self.histories), default=0.0)
+
+    def note(self) -> str:
         """What was spent, in a line."""
-        spent = self.summary()["epsilon"]
         stopped = f"; without steps left: {listed(sorted(self.stopped))}" if self.stopped else ""
-        return f"privacy: epsilon {spent:.2f} of a budget of {self.epsilon:g} at delta {self.delta:g}{stopped}"
+        return (
+            f"privacy: epsilon {self._largest():.2f} of a budget of {self.epsilon:g} at delta {self.delta:g}{stopped}"
+        )
 
-    def write(self, path: Path) -> None:
+    def write(self, folder: Path) -> None:
         """``epsilon.csv``: a row a round and client, of all its steps so far."""
-        write_atomically(path, pd.DataFrame(self.rows).to_csv(index=False).encode())
+        if self.rows:
+            write_atomically(folder / "epsilon.csv", pd.DataFrame(self.rows).to_csv(index=False).encode())
 
 
 def _taken(history: History) -> int:

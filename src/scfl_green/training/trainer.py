@@ -25,7 +25,7 @@ def effective_precision(requested: str, device: str) -> str:
     return requested
 
 
-class Resident:
+class ReusableTrainer:
     """Lends out the Trainer that ``make`` makes, as good as new: making another costs as much as some fits."""
 
     def __init__(self, make: Callable[..., pl.Trainer]) -> None:

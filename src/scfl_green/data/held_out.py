@@ -1,0 +1,125 @@
+"""Which of each client's cells are held out: for validation, for the test, and whole newcomers."""
+
+from collections.abc import Sequence
+from typing import Annotated, Literal, TypedDict
+
+import numpy as np
+import pandas as pd
+from pydantic import Field, NonNegativeInt
+
+from scfl_green.bounds import Share
+from scfl_green.data.partition import Part, Split
+from scfl_green.data.reading.cells import Cells
+from scfl_green.errors import InputError, listed
+
+
+class HeldOut(TypedDict):
+    """What is not trained on: ``test_share`` of every client's ``cells`` (stratified by type), or of the ``donors``
+    (whole), or all cells of the clients named; a ``validation`` share of the rest; newcomers, by number or name."""
+
+    test: Literal["cells", "donors"] | Annotated[list[str | int], Field(min_length=1)]
+    test_share: Annotated[float, Field(gt=0, lt=1)]
+    validation: Share
+    newcomers: NonNegativeInt | list[str | int]
+
+
+def split(cells: Cells, owner: np.ndarray, seed: int, held_out: HeldOut) -> Split:
+    """The split of cells whose clients ``owner`` names; InputError where too few are left for a role."""
+    names, test = sorted(set(owner)), held_out["test"]
+    whole = _whole(cells, owner, seed, held_out)
+    rng = np.random.default_rng((seed, 2))
+    owned = {name: np.flatnonzero(owner == name) for name in names}
+    parts = {name: _part(name, rows, cells.labels, whole, held_out, rng) for name, rows in owned.items()}
+    rest = [name for name in names if test == "cells" or len(parts[name].train)]
+    if not rest:
+        raise InputError(f"split.test holds out all {len(names)} clients; at least one must remain to train")
+    last = held_out["newcomers"]
+    new = _known(rest[max(0, len(rest) - last) :] if isinstance(last, int) else last, rest, "split.newcomers")
+    _check([parts[name] for name in rest], needs_test=test == "cells", needs_validation=held_out["validation"] > 0)
+    if len(rest) == len(names) and not any(len(parts[name].test) for name in rest if name not in new):
+        raise InputError("split.test: no client that trains has test cells; use split.test=cells, or another seed")
+    return Split(
+        clients={n: parts[n] for n in rest if n not in new},
+        newcomers={n: parts[n] for n in rest if n in new},
+        tested={n: parts[n] for n in names if n not in rest},
+    )
+
+
+def _whole(cells: Cells, owner: np.ndarray, seed: int, held_out: HeldOut) -> np.ndarray:
+    """The cells (boolean) that are held out for the test with all others of their donor or client."""
+    test = held_out["test"]
+    if isinstance(test, list):
+        _known(test, sorted(set(owner)), "split.test")
+        return np.isin(owner, list(map(str, test)))
+    if test == "donors":
+        return _whole_donors(cells.donors, owner, held_out["test_share"], np.random.default_rng((seed, 3)))
+    return np.zeros(len(cells), dtype=bool)
+
+
+def _part(
+    name: str, rows: np.ndarray, labels: np.ndarray, whole: np.ndarray, held_out: HeldOut, rng: np.random.Generator
+) -> Part:
+    """One client's cells by role; at least one is validated where there are two, and one trained on."""
+    share = held_out["test_share"] if held_out["test"] == "cells" else 0.0
+    tested = whole[rows] | stratified_share(labels[rows], share, rng)
+    kept = rows[~tested]
+    validated = stratified_share(labels[kept], held_out["validation"], rng)
+    if held_out["validation"] and len(kept) > 1 and not validated.any():
+        validated[rng.integers(len(kept))] = True
+    if len(kept) and validated.all():
+        validated[0] = False
+    return Part(name, train=kept[~validated], validation=kept[validated], test=rows[tested])
+
+
+def _whole_donors(donors: np.ndarray, owner: np.ndarray, share: float, rng: np.random.Generator) -> np.ndarray:
+    """Cells (boolean) of a random ``share`` of donors, at least one. Clients that have several donors keep one."""
+    owned = pd.DataFrame({"donor": donors, "client": owner}).drop_duplicates()
+    names = sorted(set(donors))
+    if len(names) < 2:
+        raise InputError("split.test=donors needs more than one donor: set data.donor_key, or use split.test=cells")
+    several = owned["client"].value_counts().max() > 1
+    chosen: set[str] = set()
+    for donor in rng.permutation(np.array(names, dtype=object)):
+        homes = owned.loc[owned["donor"] == donor, "client"]
+        left = owned[~owned["donor"].isin([*chosen, donor])]["client"]
+        if len(chosen) < max(1, round(share * len(names))) and (not several or homes.isin(left).all()):
+            chosen.add(donor)
+    if not chosen:
+        raise InputError(
+            "split.test=donors: every client has one donor of its own and must keep it; use split.test=cells"
+        )
+    return np.isin(donors, list(chosen))
+
+
+def stratified_share(labels: np.ndarray, share: float, rng: np.random.Generator) -> np.ndarray:
+    """A random ``share`` of cells (boolean), spread over the cell types in proportion, singletons included.
+
+    Systematic sampling over cells sorted by type: each type gives its share to within one cell, and so does the
+    whole, which drawing type by type with rounding would not.
+    """
+    order = np.lexsort((rng.random(len(labels)), labels))
+    ticks = np.floor(np.arange(len(labels) + 1) * share + rng.random())
+    chosen = np.empty(len(labels), dtype=bool)
+    chosen[order] = np.diff(ticks) > 0
+    return chosen
+
+
+def _known(chosen: Sequence[str | int], names: list[str], setting: str) -> set[str]:
+    """The clients chosen, some of all; chunks are named by numbers."""
+    known = set(map(str, chosen))
+    if unknown := known - set(names):
+        raise InputError(f"{setting} names {', '.join(sorted(unknown))}; the clients are {listed(names)}")
+    if len(known) >= len(names):
+        raise InputError(f"{setting} holds out all {len(names)} clients; at least one must remain to train")
+    return known
+
+
+def _check(parts: Sequence[Part], needs_test: bool, needs_validation: bool) -> None:
+    for part in parts:
+        lacks = (needs_test and not len(part.test)) or (needs_validation and not len(part.validation))
+        if len(part.train) == 0 or lacks:
+            total = len(part.train) + len(part.validation) + len(part.test)
+            raise InputError(
+                f"client {part.name!r} has {total} cells, too few to train, validate and test on; choose another "
+                "data.client_key, fewer split.clients, or another split.test_share"
+            )

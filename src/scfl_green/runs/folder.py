@@ -1,0 +1,84 @@
+"""A run's folder and identity: what was run, whether it is finished, and where it goes on."""
+
+import hashlib
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from scfl_green.data.sources.local import contents
+from scfl_green.errors import InputError
+from scfl_green.files import locked, write_atomically
+from scfl_green.training.checkpoint import Checkpoint, remove
+from scfl_green.training.trained_model import TrainedModel
+
+LOG = logging.getLogger(__name__)
+RESULT = "result.json"
+
+
+def identify(
+    config: dict[str, Any], choices: Mapping[str, str], paths: Sequence[Path], start: TrainedModel | None
+) -> dict[str, Any]:
+    """What is run: the groups' choices, the seed, and hashes of all that can change the result.
+
+    ``fingerprint`` is of everything; ``method`` is equal for runs that repeat each other, which differ in the seed and
+    the weights that come from it alone.
+    """
+    # Files are known by their content, wherever they lie and came from.
+    data = {key: value for key, value in config["data"].items() if key not in ("source", "path", "likes")}
+    hashed = config | {"data": data, "weights": start and start.sha256, "files": contents(paths)}
+    split = {key: value for key, value in config["split"].items() if key != "seed"}
+    method = {key: value for key, value in hashed.items() if key not in ("seed", "weights")} | {"split": split}
+    named = {"data": config["data"]["name"]} | {key: choices[key] for key in ("model", "opt", "regime", "split")}
+    return named | {"seed": config["seed"], "fingerprint": _hash(hashed), "method": _hash(method)}
+
+
+def _hash(value: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The folder of a run, which holds its record once it is finished, and what is run in it (``identify``)."""
+
+    path: Path
+    identity: dict[str, Any]
+
+    def finished(self) -> dict[str, Any] | None:
+        """The record of an earlier run of this configuration; a run of another one is set aside, not lost."""
+        if not (path := self.path / RESULT).exists():
+            return None
+        try:
+            record = json.loads(path.read_text())
+        except ValueError as error:
+            raise InputError(f"{path} is damaged; remove it to run again") from error
+        if record["fingerprint"] == self.identity["fingerprint"]:
+            LOG.info("%s: finished before, with this configuration; nothing to do", self.path)
+            remove(self._checkpoints)
+            return record
+        aside = self.path / f"earlier-{record['fingerprint']}"
+        aside.mkdir(exist_ok=True)
+        for file in [file for file in self.path.iterdir() if file.is_file()]:
+            file.replace(aside / file.name)
+        LOG.info("%s: held a run of another configuration, which is now in %s", self.path, aside.name)
+        return None
+
+    def locked(self) -> AbstractContextManager[None]:
+        """Keeps other processes out while one runs here; BusyError where one does already."""
+        return locked(self.path)
+
+    def checkpoint(self) -> Checkpoint:
+        """What a killed run of this configuration left to go on from."""
+        return Checkpoint(self._checkpoints)
+
+    @property
+    def _checkpoints(self) -> Path:
+        return self.path / "checkpoints" / self.identity["fingerprint"]
+
+    def finish(self, record: dict[str, Any]) -> None:
+        """Write the record, which is what makes a run finished, and remove its checkpoints."""
+        write_atomically(self.path / RESULT, json.dumps(record, indent=1).encode())
+        remove(self._checkpoints)

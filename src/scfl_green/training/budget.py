@@ -1,0 +1,53 @@
+"""The carbon budget: training ends when it has cost enough, with the best weights so far."""
+
+from collections.abc import Sequence
+
+from scfl_green.bounds import Count, Positive
+from scfl_green.errors import InputError
+from scfl_green.models.prune import Weights
+from scfl_green.training.hooks import Hook, State, Step
+
+SCORE = "validation/weighted_f1"
+
+
+class CarbonBudget(Hook):
+    """Ends training once ``grams`` of CO2e are spent, transfer included, or once the last ``window`` epochs (rounds of
+    a federation) have gained less weighted F1 on validation cells than ``min_f1_per_gram``; None: no such limit.
+
+    Training ends with the weights that scored best on validation cells.
+    """
+
+    again = True
+
+    def __init__(self, grams: Positive | None = None, min_f1_per_gram: float | None = None, window: Count = 2) -> None:
+        self.grams, self.min_f1_per_gram, self.window = grams, min_f1_per_gram, window
+        self.history: list[tuple[float, float]] = []
+        self.best: tuple[float, Weights] | None = None
+
+    @property
+    def enough(self) -> bool:  # type: ignore[override]
+        return bool(self.history) and self.spent(self.history)
+
+    def spent(self, history: Sequence[tuple[float, float]]) -> bool:
+        """Whether a limit is crossed; ``history`` has grams spent and F1 reached at the end of every epoch or round."""
+        if self.grams is not None and history[-1][0] >= self.grams:
+            return True
+        if self.min_f1_per_gram is None or len(history) <= self.window:
+            return False
+        (grams, f1), (before_grams, before_f1) = history[-1], history[-1 - self.window]
+        return f1 - before_f1 < self.min_f1_per_gram * (grams - before_grams)
+
+    def after(self, step: Step) -> Weights | None:
+        if SCORE not in step.metrics:
+            raise InputError("callbacks=carbon_budget keeps the best weights on validation cells, and there are none")
+        score = step.metrics[SCORE]
+        self.history.append((step.emissions_kg * 1e3, score))
+        if self.best is None or score > self.best[0]:
+            self.best = score, step.weights()
+        return self.best[1] if step.last or self.enough else None
+
+    def state_dict(self) -> State:
+        return {"history": self.history, "best": self.best}
+
+    def load_state_dict(self, state: State) -> None:
+        self.history, self.best = state["history"], state["best"]

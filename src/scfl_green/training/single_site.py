@@ -1,0 +1,117 @@
+"""Training at one place, as central training and fine-tuning do, resumed where it was killed."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+from pytorch_lightning import LightningModule, Trainer
+from pytorch_lightning.callbacks import Callback, EarlyStopping
+from torch import Tensor
+
+from scfl_green.data.partition import Part
+from scfl_green.energy.ledger import FIT
+from scfl_green.errors import InputError
+from scfl_green.models.prune import Weights
+from scfl_green.training.callbacks import BestWeights
+from scfl_green.training.hooks import Hooks, State
+from scfl_green.training.job import Job
+
+
+@dataclass
+class Arm:
+    """One training on the cells of one part, from ``weights``.
+
+    ``name`` stands in checkpoints and records, ``phase`` in the ledger. With ``patience``, training stops after as many
+    epochs without a better weighted F1 on validation cells, and ends with its best weights.
+    """
+
+    name: str
+    part: Part
+    weights: Weights
+    hooks: Hooks
+    phase: str = FIT
+    patience: int | None = None
+    callbacks: Sequence[Callback] = field(default_factory=list)
+
+    def all_callbacks(self) -> list[Callback]:
+        if self.patience is None:
+            return [*self.callbacks]
+        if not len(self.part.validation):
+            raise InputError("finetuning.patience stops by validation cells: set split.validation above 0")
+        stop = EarlyStopping("validation/weighted_f1", mode="max", patience=self.patience)
+        return [*self.callbacks, stop, BestWeights()]
+
+
+def fit_single_site(job: Job, arm: Arm, epochs: int) -> tuple[Weights, int]:
+    """The weights that an arm arrives at, and the epochs that it took.
+
+    Where a hook changes the weights between two epochs, a new stage begins there, with a fresh optimiser.
+    """
+    state: State = job.kept.get(arm.name, {})
+    arm.hooks.load_state_dict(state.get("hooks", {}))
+    beginning: State = {"weights": arm.weights, "done": 0, "stage": 0, "ended": False}
+    weights, done, stage, ended = ((beginning | state)[key] for key in beginning)
+    while not ended:
+        each = _EachEpoch(job, arm, done, epochs, stage)
+        with _resumed(state) as path:
+            if path is not None:
+                weights = torch.load(path, weights_only=True)["state_dict"]
+            weights, _ = job.fit(
+                arm.part,
+                weights,
+                epochs=epochs - done,
+                round_number=stage,
+                callbacks=[each, *arm.all_callbacks()],
+                validate=True,
+                phase=arm.phase,
+                resume=path,
+            )
+        # Only a hook that has changed the weights has anything left to train.
+        ended = each.ended or each.changed is None
+        weights, done, stage = each.changed or weights, each.done, stage + 1
+        state = {"weights": weights, "done": done, "stage": stage, "ended": ended}
+        job.keep(arm.name, state | {"hooks": arm.hooks.state_dict()})
+    return weights, done
+
+
+@contextmanager
+def _resumed(state: State) -> Iterator[Path | None]:
+    """The file of Lightning's checkpoint of the last epoch, if there is one, as Lightning wants it."""
+    stored: Tensor | None = state.get("lightning")
+    if stored is None:
+        yield None
+        return
+    with TemporaryDirectory() as folder:
+        (path := Path(folder) / "epoch.ckpt").write_bytes(stored.numpy().tobytes())
+        yield path
+
+
+class _EachEpoch(Callback):
+    """Calls an arm's hooks after every epoch of a stage that began after ``before`` epochs, and keeps a checkpoint of
+    each but the last; ends the stage where a hook changes the weights or has had enough."""
+
+    def __init__(self, job: Job, arm: Arm, before: int, total: int, stage: int) -> None:
+        self.job, self.arm, self.before, self.total, self.stage = job, arm, before, total, stage
+        self.changed: Weights | None = None
+        self.done, self.ended = before, False
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.done = self.before + trainer.current_epoch + 1
+        step = self.job.step("epoch", self.done, self.total, self.arm.phase)
+        step.metrics |= {name: float(value) for name, value in trainer.callback_metrics.items()}
+        step.last = trainer.should_stop or self.done == self.total
+        self.changed = self.arm.hooks.after(step)
+        self.ended = step.last
+        trainer.should_stop = step.last or self.changed is not None
+        if not trainer.should_stop and self.job.fitter.resumable:
+            self._keep(trainer)
+
+    def _keep(self, trainer: Trainer) -> None:
+        with TemporaryDirectory() as folder:
+            trainer.save_checkpoint(path := Path(folder) / "epoch.ckpt")
+            stored = torch.frombuffer(bytearray(path.read_bytes()), dtype=torch.uint8)
+        state = {"lightning": stored, "done": self.before, "stage": self.stage, "hooks": self.arm.hooks.state_dict()}
+        self.job.keep(self.arm.name, state)

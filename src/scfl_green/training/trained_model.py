@@ -1,0 +1,110 @@
+"""TrainedModel: a finished model, with all that is needed to use it elsewhere."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+
+from scfl_green.data.features.prepare import CLIP, Preparation
+from scfl_green.data.features.sums import TARGET_SUM
+from scfl_green.data.seen import Seen
+from scfl_green.errors import InputError
+from scfl_green.files import write_atomically
+from scfl_green.models.prune import Weights
+from scfl_green.security import targets
+
+WEIGHTS, ABOUT = "weights.safetensors", "model.json"
+# Of model.json's genes, a list each, in the order of the network's inputs.
+GENE_FIELDS = ("genes", "symbols", "mean", "scale")
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """Weights with the configuration of their network (``config``), the preparation of its features, its cell types,
+    the cells that it was trained on, and what training emitted, transfer included (None where that is not known)."""
+
+    config: dict[str, Any]
+    weights: Weights
+    preparation: Preparation
+    types: tuple[str, ...]
+    seen: Seen
+    emissions_kg: float | None = None
+
+    def save(self, folder: Path) -> None:
+        """Write ``weights.safetensors`` and ``model.json``, which holds the SHA-256 of the weights."""
+        stored = save(self.weights)
+        about = {
+            "model": self.config,
+            "weights_sha256": hashlib.sha256(stored).hexdigest(),
+            "cell_types": list(self.types),
+            "trained_on": self.seen.to_json(),
+            "normalise_to": TARGET_SUM if self.preparation.preprocess else None,
+            "clip": CLIP,
+            "genes": {field: getattr(self.preparation, field).tolist() for field in GENE_FIELDS},
+        }
+        write_atomically(folder / WEIGHTS, stored)
+        write_atomically(folder / ABOUT, json.dumps(about, indent=1).encode())
+
+    @property
+    def sha256(self) -> str:
+        """SHA-256 of ``weights.safetensors``."""
+        return hashlib.sha256(save(self.weights)).hexdigest()
+
+    @classmethod
+    def load(cls, folder: str, trusted: Sequence[str] = ()) -> "TrainedModel":
+        """The model that a run left in its folder, which may be somebody else's.
+
+        Raises InputError where there is no finished run, where the weights are not those that ``model.json`` was
+        written for, and where it names code beyond the allow-list and ``trusted`` (``targets.check``).
+        """
+        path = Path(folder)
+        try:
+            stored, about = (path / WEIGHTS).read_bytes(), json.loads((path / ABOUT).read_text())
+            _verify(folder, stored, about)
+            targets.check(about["model"], trusted, where=f"weights={folder}: {ABOUT}: model")
+            preparation, seen = _preparation(about), Seen.from_json(about["trained_on"])
+            return cls(about["model"], load(stored), preparation, tuple(about["cell_types"]), seen, _emitted(path))
+        except FileNotFoundError as error:
+            raise InputError(
+                f"weights={folder}: no {Path(error.filename).name} there; name the folder of a finished run, "
+                "or make one: regime=finetune starts from the run of the same command without it, `python train.py "
+                "split.newcomers=1 ...`"
+            ) from None
+        except InputError:
+            raise
+        except (SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise InputError(f"weights={folder}: damaged files ({type(error).__name__}); run it again") from error
+
+
+def _preparation(about: dict[str, Any]) -> Preparation:
+    genes = about["genes"]
+    return Preparation(
+        **{field: np.array(genes[field], dtype=object) for field in GENE_FIELDS[:2]},
+        **{field: np.array(genes[field], dtype=np.float32) for field in GENE_FIELDS[2:]},
+        preprocess=about["normalise_to"] is not None,
+    )
+
+
+def _verify(folder: str, stored: bytes, about: dict[str, Any]) -> None:
+    """Check the SHA-256 of the weights before anything parses them."""
+    if not isinstance(expected := about.get("weights_sha256"), str):
+        raise InputError(f"weights={folder}: {ABOUT} has no weights_sha256 to check the weights by; run it again")
+    if (found := hashlib.sha256(stored).hexdigest()) != expected:
+        raise InputError(
+            f"weights={folder}: damaged files (SHA-256 of {WEIGHTS} is {found[:12]}..., {ABOUT} was written for "
+            f"{expected[:12]}...); copy both again, or run it again"
+        )
+
+
+def _emitted(folder: Path) -> float | None:
+    try:
+        record = json.loads((folder / "result.json").read_text())
+        return record["emissions_kg"] + record["transfer_emissions_kg"]
+    except (OSError, ValueError, KeyError):
+        return None
