@@ -14,7 +14,7 @@ from benchmarks.measure import ROOT, Row, process
 
 IMPORTS = "import torch, pytorch_lightning, flwr.app, flwr.clientapp, flwr.serverapp, flwr.serverapp.strategy, hydra"
 TRAIN = str(ROOT / "train.py")
-STEP = ["trusted=[benchmarks]", "+callbacks.first_step._target_=benchmarks.first_step.FirstStep"]
+STEP = ["+callbacks.first_step._target_=benchmarks.first_step.FirstStep"]
 JOBS = ["+hydra.callbacks.jobs._target_=benchmarks.first_step.Jobs", "++callbacks.first_step.stop=false"]
 ONE_ROUND = ["logger=none", "federation.rounds=1", "federation.local_epochs=1"]
 ABOVE_IMPORTS, WITHOUT_TORCH, FURTHER_JOB = 1.5, 1.0, 0.3

@@ -18,6 +18,7 @@ from omegaconf import DictConfig, open_dict
 from scfl_green.data.reading.cells import Cells, Reading
 from scfl_green.data.sources import local as sources
 from scfl_green.energy.meter import EnergyMeter
+from scfl_green.runs.names import register_resolvers
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = ROOT / "configs"
@@ -28,7 +29,7 @@ CHOICES = sorted(
     for path in CONFIGS.glob("*/*.yaml")
     if path.parent.name not in ("hydra", "local")
 )
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(ROOT))  # for benchmarks
 os.environ["WANDB_MODE"] = "offline"
 # Prepared datasets are shared by all tests, and by nobody else.
 CACHE = tempfile.TemporaryDirectory()
@@ -37,8 +38,7 @@ os.environ["SCFL_CACHE"] = CACHE.name
 os.environ.pop("SCFL_DATA", None)
 # As a run has it by default.
 torch.set_num_threads(1)
-
-import train  # noqa: E402, F401  # registers the resolvers that the configuration uses
+register_resolvers()
 
 
 def compose_config(folder: Path, *overrides: str) -> DictConfig:

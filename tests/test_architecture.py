@@ -17,6 +17,8 @@ FLOORS = [
     ["federated"],
     ["runs"],
     ["analysis"],
+    ["cli"],
+    ["__main__"],
 ]
 LEVEL = {name: level for level, names in enumerate(FLOORS) for name in names}
 FILES = sorted(path for path in SRC.rglob("*.py") if path != SRC / "__init__.py")

@@ -131,7 +131,7 @@ def test_a_fine_tuned_model_has_seen_the_newcomer_too(tmp_path: Path) -> None:
     cfg = OmegaConf.load(folder / ".hydra/config.yaml")
     cfg.weights = "${federated_run:}"
     OmegaConf.save(cfg, folder / ".hydra/config.yaml")
-    command = [sys.executable, "-m", "scfl_green.analysis.leakage", str(folder), str(tmp_path)]
+    command = [sys.executable, "-m", "scfl_green", "leakage", str(folder), str(tmp_path)]
     ended = subprocess.run(command, capture_output=True, text=True)
     after = pd.read_csv(folder / "privacy.csv")
     assert list(after["client"]) == [*before["client"][:-1], "Tritschler et al. 2022", "all"]

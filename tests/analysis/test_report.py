@@ -63,12 +63,12 @@ def test_elsewhere_the_same_runs_emit_what_electricity_there_does(sweep: tuple[P
     here, there = (tables.read_results(sweep[0], intensity) for intensity in (None, 0.05))
     np.testing.assert_allclose(there["emissions_g"], here["emissions_g"] * 0.05 / 0.38095)
     np.testing.assert_allclose(there["energy_wh"], here["energy_wh"])
-    command = [sys.executable, "-m", "scfl_green.analysis.report", str(sweep[0]), "report.country=FRA"]
+    command = [sys.executable, "-m", "scfl_green", "report", str(sweep[0]), "--country", "FRA"]
     ended = subprocess.run(command, capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr
     assert "emissions as in FRA" in (sweep[0] / "report.html").read_text()
-    for arguments in ([str(tmp_path)], [str(sweep[0]), "report.country=XYZ"], [], [str(sweep[0]), "FRA"]):
-        ended = subprocess.run([*command[:3], *arguments], capture_output=True, text=True)
+    for arguments in ([str(tmp_path)], [str(sweep[0]), "--country=XYZ"], [], [str(sweep[0]), "FRA"]):
+        ended = subprocess.run([*command[:4], *arguments], capture_output=True, text=True)
         assert ended.returncode != 0
         assert ended.stderr.startswith("error: ")
         assert len(ended.stderr.splitlines()) == 1

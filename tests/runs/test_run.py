@@ -88,7 +88,7 @@ def test_what_is_left_is_enough_to_use_the_weights(default_run: tuple[Path, str]
     assert len(start.preparation.genes) == record["genes"]
     assert sum(value.numel() for value in load_file(folder / "weights.safetensors").values()) == record["parameters"]
     about = json.loads((folder / "model.json").read_text())
-    assert about["model"]["_target_"] == "scfl_green.models.actinn.ACTINN"
+    assert about["model"]["_target_"] == "scfl_green.models.ACTINN"
     rounds = pd.read_csv(folder / "metrics.csv")
     assert list(rounds["round"]) == [1, 2, 3, 4, 5]
     assert rounds["emissions/co2eq_g"].is_monotonic_increasing
@@ -102,7 +102,7 @@ def test_what_is_left_is_enough_to_use_the_weights(default_run: tuple[Path, str]
 def test_the_default_run_is_a_wandb_run_that_tells_nothing_of_the_machine(default_run: tuple[Path, str]) -> None:
     folder, _ = default_run
     (config,) = configs(folder)
-    assert config["model"]["_target_"] == "scfl_green.models.actinn.ACTINN"
+    assert config["model"]["_target_"] == "scfl_green.models.ACTINN"
     (file,) = folder.rglob("*.wandb")
     seen = list(records(file))
     curves = {item.key or ".".join(item.nested_key) for record in seen for item in record.history.item}

@@ -18,8 +18,7 @@ from scfl_green.data.reading.cells import Cells, Reading
 from scfl_green.energy.meter import EnergyMeter
 from scfl_green.errors import InputError
 from scfl_green.federated.grid import LocalGrid
-from scfl_green.security.confidential import public, refuse_secret, refuse_secret_arguments, shown
-from scfl_green.security.guard import guard
+from scfl_green.security.confidential import public, refuse_secret, refuse_secret_arguments, refuse_secrets, shown
 from wandb_file import configs, records
 
 # Where each is planted: cells' names, donors in uns, values and the name of a column, a path, the environment, the
@@ -82,7 +81,7 @@ def test_what_is_uploaded_is_still_worth_it(swept: Path) -> None:
     assert (config["seed"], config["data"]["n_genes"], config["model"]["hidden"]) == (1, 50, [100, 50, 25])
     assert config["federation"]["strategy"]["_target_"] == "flwr.serverapp.strategy.FedAvg"
     assert set(config["data"]) & {"path", "client_key", "note", "of_environment", "source"} == {"source"}
-    assert config["data"]["source"] == {"_target_": "scfl_green.data.sources.local.files"}
+    assert config["data"]["source"] == {"_target_": "scfl_green.data.files"}
     (page,) = swept.rglob("cells_*.html")
     assert ">4<" in page.read_text()  # four clients, by number
     (binary,), (page,) = swept.rglob("*.wandb"), swept.rglob("record_*.html")
@@ -223,7 +222,7 @@ def test_a_secret_is_refused_by_name_and_never_repeated(key: str) -> None:
     ):
         if key != "data":
             with pytest.raises(InputError, match="secret") as raised:
-                guard(config)
+                refuse_secrets(config)
             assert value not in str(raised.value)
 
 
@@ -256,7 +255,7 @@ def test_no_variable_that_is_a_secret_gets_into_a_configuration(
     monkeypatch.setenv("MY_API_KEY", "hunter2hunter2")
     for value in ("${oc.env:MY_API_KEY}", "x-${oc.env:MY_API_KEY}-y", "hunter2hunter2"):
         with pytest.raises(InputError, match=r"data\.note: .* variable MY_API_KEY") as raised:
-            compose_config(tmp_path, f"+data.note={value}")
+            refuse_secrets(compose_config(tmp_path, f"+data.note={value}"))
         assert "hunter2" not in str(raised.value)
 
 
@@ -274,6 +273,18 @@ def test_the_program_refuses_a_secret_before_anything_is_written(tmp_path: Path,
         assert len(ended.stderr.strip().splitlines()) == 1
         assert "hunter2" not in ended.stderr + ended.stdout
         assert {path.name for path in tmp_path.rglob("*") if path.is_file()} == {"extra.yaml"}
+
+
+def test_a_job_of_a_sweep_leaves_no_secret_of_its_own_choices(tmp_path: Path) -> None:
+    (tmp_path / "mine/extra").mkdir(parents=True)
+    for name, value in (("fine", "null"), ("leaky", "hunter2hunter2")):
+        (tmp_path / f"mine/extra/{name}.yaml").write_text(f"# @package _global_\nwandb: {{token: {value}}}\n")
+    ended = start_program(tmp_path, "--config-dir", "mine", "-m", "+extra=fine,leaky", "logger=none", *QUICK)
+    assert ended.returncode != 0
+    assert "wandb.token: it looks like a secret" in ended.stderr
+    assert "hunter2" not in ended.stderr + ended.stdout
+    assert not holding((tmp_path / "logs").rglob("*"), ["hunter2"])
+    assert len([*tmp_path.rglob("result.json")]) == 1
 
 
 def test_names_of_folders_hold_hashes_where_overrides_hold_paths() -> None:

@@ -17,9 +17,9 @@ from safetensors.torch import load_file, save_file
 from conftest import CHOICES, CONFIGS, NEEDS, ROOT, compose_config, start_program
 from scfl_green.data.sources.local import fetched
 from scfl_green.errors import InputError
+from scfl_green.runs.reopen import reopen
 from scfl_green.runs.run import run
 from scfl_green.security import targets
-from scfl_green.security.guard import guard
 from scfl_green.training.trained_model import TrainedModel
 
 HOSTILE = [
@@ -140,20 +140,17 @@ def test_a_hostile_name_is_refused_at_any_depth_in_one_clear_line(name: Any) -> 
 
 
 @pytest.mark.parametrize("choice", CHOICES)
-def test_every_choice_of_every_group_names_only_what_it_may(tmp_path: Path, choice: str) -> None:
+def test_every_choice_of_every_group_may_be_sent_to_another(tmp_path: Path, choice: str) -> None:
     cfg = compose_config(tmp_path, choice, *NEEDS.get(choice, []))
-    targets.check(OmegaConf.to_container(cfg, resolve=True), cfg.trusted)
+    targets.check(OmegaConf.to_container(cfg, resolve=True))
 
 
-def test_every_name_in_every_file_is_allowed_and_every_allowed_name_of_ours_exists() -> None:
-    named = {name for file in CONFIGS.rglob("*.yaml") for name in _values(yaml.safe_load(file.read_text()), "_target_")}
+def test_every_name_in_every_file_and_every_exported_or_listed_one_is_allowed() -> None:
+    files = [file for file in CONFIGS.rglob("*.yaml") if file.parent.name != "hydra"]
+    named = {name for file in files for name in _values(yaml.safe_load(file.read_text()), "_target_")}
     assert len(named) > 25
-    targets.check([{"_target_": name} for name in named if name not in targets.HYDRAS])
-    for name in targets.OURS:
-        try:
-            importlib.import_module(name)
-        except ModuleNotFoundError:
-            targets.check({"_target_": name})
+    exported = {f"{room}.{name}" for room in targets.ROOMS for name in importlib.import_module(room).__all__}
+    targets.check([{"_target_": name} for name in [*named, *exported, *targets.OURS]])
 
 
 def _values(config: Any, key: str) -> Iterator[str]:
@@ -193,70 +190,16 @@ INDIRECT = [
 @pytest.mark.parametrize("config", INDIRECT, ids=str)
 def test_interpolations_hide_nothing(config: dict[str, Any]) -> None:
     with pytest.raises(InputError, match=r"_target_=(os\.system|\$\{evil\}|\\)"):
-        guard(OmegaConf.create(config))
-    with pytest.raises(InputError, match=r"_target_=(os\.system|\$\{evil\}|\\)"):
         targets.check(OmegaConf.to_container(OmegaConf.create(config), resolve=True))
-    elsewhere = {key: value for key, value in config.items() if key != "model"}
-    with pytest.raises(InputError, match=r"(hydra\.callbacks\..*|parts\.evil\.)_target_=os\.system"):
-        guard(OmegaConf.create({"hydra": {"callbacks": {"more": config["model"]}}, **elsewhere}))
 
 
-BEFORE_US = [
-    "hydra.callbacks.sweep._target_=os.mkdir",
-    "+hydra.callbacks.more={_target_: shutil.copy, src: a, dst: b}",
-    "+hydra.callbacks.more={_target_: hydra.experimental.callbacks.PickleJobInfoCallback}",
-    "+hydra.callbacks.more={_target_: '${nothing}'}",
-    "hydra.launcher._target_=hydra_plugins.evil.Launcher",
-    "hydra.sweeper._target_=os.system",
-    "+hydra.job_logging.handlers.more={class: subprocess.Popen, args: [touch, evil]}",
-    "+hydra.job_logging.handlers.more={class: logging.handlers.SocketHandler}",
-    "+hydra.job_logging.handlers.more={class: logging.StreamHandler, stream: 'ext://os.environ'}",
-    "+hydra.job_logging.formatters.more={class: os.system}",
-    "+hydra.job_logging.handlers.more={class: logging.FileHandler, filename: /tmp/.profile}",
-    "+hydra.job_logging.handlers.more={class: logging.FileHandler, filename: '${hydra.runtime.output_dir}/../x.log'}",
-    "+hydra.job_logging.handlers.more={class: logging.FileHandler, filename: '${hydra.runtime.output_dir}/x.py'}",
-    "+hydra.job.env_set.LD_PRELOAD=evil.so",
-]
-
-
-@pytest.mark.parametrize("override", BEFORE_US)
-def test_what_hydra_makes_before_our_code_runs_is_checked_before(tmp_path: Path, override: str) -> None:
-    with pytest.raises(InputError, match=r"^hydra\.\w+\."):
-        compose_config(tmp_path, override)
-
-
-@pytest.mark.parametrize("group", ["job_logging", "hydra_logging"])
-@pytest.mark.parametrize("kind", ["handlers", "filters", "formatters"])
-def test_no_logger_is_made_by_a_function(group: str, kind: str) -> None:
-    with pytest.raises(InputError, match=rf"^hydra\.{group}\.{kind}\.more\.\(\)=os\.system"):
-        guard(OmegaConf.create({"hydra": {group: {kind: {"more": {"()": "os.system", "command": "true"}}}}}))
-
-
-@pytest.mark.parametrize(
-    "choice", ["hydra/job_logging=default", "hydra/job_logging=disabled", "hydra/job_logging=none"]
-)
-def test_hydras_own_choices_pass(tmp_path: Path, choice: str) -> None:
-    compose_config(tmp_path, choice)
-
-
-def test_the_program_refuses_before_anything_runs_or_is_written(tmp_path: Path) -> None:
-    (tmp_path / "mine/experiment").mkdir(parents=True)
-    (tmp_path / "mine/experiment/evil.yaml").write_text(
-        "# @package _global_\nhydra:\n  callbacks:\n    evil:\n      _target_: shutil.copy\n"
-        f"      src: {__file__}\n      dst: {tmp_path}/written\n"
-    )
-    for overrides in (
-        ["--config-dir", "mine", "experiment=evil"],
-        ["model._target_=os.system"],
-        ["-m", "seed=1,2", "hydra.launcher._target_=os.system"],
-        ["--experimental-rerun", "config.pickle"],
-        ["--exp=config.pickle"],
-    ):
-        ended = start_program(tmp_path, *overrides)
+def test_what_reads_a_pickle_is_refused(tmp_path: Path) -> None:
+    for word in ("--experimental-rerun", "--exp=config.pickle"):
+        ended = start_program(tmp_path, word, "config.pickle")
         assert ended.returncode != 0
         assert ended.stderr.startswith("error: ")
         assert len(ended.stderr.strip().splitlines()) == 1
-        assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["evil.yaml"]
+    assert not [*tmp_path.iterdir()]
 
 
 QUICK = ["regime=central", "trainer.max_epochs=1", "data.n_genes=50", "logger=none", "trainer=cpu"]
@@ -265,7 +208,8 @@ QUICK = ["regime=central", "trainer.max_epochs=1", "data.n_genes=50", "logger=no
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("trained")
-    run(compose_config(folder, *QUICK))
+    run(cfg := compose_config(folder, *QUICK))
+    OmegaConf.save(cfg, folder / "run/config.yaml")
     return folder / "run"
 
 
@@ -298,6 +242,25 @@ def test_weights_are_those_that_model_json_was_written_for(trained: Path, tmp_pa
             TrainedModel.load(left(stored, model=about["model"] | {"optimizer": {"_target_": name}}))
 
 
+@pytest.mark.parametrize("name", HOSTILE, ids=lambda name: ascii(name)[:50])
+def test_a_hostile_name_is_refused_in_what_is_received(trained: Path, tmp_path: Path, name: Any) -> None:
+    shutil.copytree(trained, received := tmp_path / "received")
+    about = json.loads((trained / "model.json").read_text())
+    (received / ".hydra").mkdir(exist_ok=True)
+    evil = {"_target_": name}
+    places = {"data": {"source": evil}, "genes": evil, "split": evil, "model": {"optimizer": evil}}
+    config = yaml.safe_load((received / "config.yaml").read_text())
+    for group, hostile in places.items():
+        changed = config | {group: config[group] | hostile}
+        (received / ".hydra/config.yaml").write_text(json.dumps(changed))
+        with pytest.raises(InputError, match=rf"received: {group}\..*_target_="):
+            reopen(received)
+    for model in (evil, {"optimizer": evil}):
+        (received / "model.json").write_text(json.dumps(about | {"model": about["model"] | model}))
+        with pytest.raises(InputError, match=r"model\.json: model.*_target_="):
+            TrainedModel.load(str(received))
+
+
 def test_a_run_refuses_weights_that_were_swapped(trained: Path, tmp_path: Path) -> None:
     shutil.copytree(trained, tmp_path / "swapped")
     weights = load_file(trained / "weights.safetensors")
@@ -310,14 +273,6 @@ def test_a_run_refuses_weights_that_were_swapped(trained: Path, tmp_path: Path) 
 def test_what_is_fetched_is_put_nowhere_else(tmp_path: Path, file: str) -> None:
     with pytest.raises(InputError, match=r"data\.source\.file="):
         fetched(file, None, str(tmp_path), lambda place: place.touch())
-
-
-@pytest.mark.parametrize(
-    "name", ["scfl_green.models.actinn.CellClassifier.load_from_checkpoint", "scfl_green.models.base.pl.Trainer"]
-)
-def test_a_run_looks_behind_the_names(tmp_path: Path, name: str) -> None:
-    with pytest.raises(InputError, match=r"model\._target_=.* no class or function that"):
-        run(compose_config(tmp_path, f"model._target_={name}", *QUICK))
 
 
 # The notebooks are run as they stand; a hostile reply is made to see that it is refused.

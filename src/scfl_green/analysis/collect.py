@@ -1,7 +1,6 @@
-"""A sweep's records -> results.csv: python -m scfl_green.analysis.collect FOLDER"""
+"""A sweep's records -> results.csv: scfl-green collect FOLDER"""
 
 import json
-import sys
 from pathlib import Path
 
 import pandas as pd
@@ -17,7 +16,3 @@ def collect(folder: Path) -> pd.DataFrame:
         results["versions"] = results["versions"].map(json.dumps)
         write_atomically(folder / "results.csv", results.to_csv(index=False).encode())
     return results
-
-
-if __name__ == "__main__":
-    print(f"{len(collect(Path(sys.argv[1])))} runs in {sys.argv[1]}/results.csv")

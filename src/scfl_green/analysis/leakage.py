@@ -1,6 +1,5 @@
-"""What a model tells of the cells that it was trained on: python -m scfl_green.analysis.leakage RUN ..."""
+"""What a model tells of the cells that it was trained on: scfl-green leakage RUN ..."""
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -88,14 +87,3 @@ def privacy(folder: Path, trusted: Sequence[str] = ()) -> pd.DataFrame:
         print(f"non-members are validation cells: {OF_OTHERS}")
     print(f"AUC .5: nothing leaks to this attack; intervals of {CONFIDENCE:.0%}\n{folder}: privacy.csv")
     return table
-
-
-if __name__ == "__main__":
-    try:
-        trusted = [word.removeprefix("trusted=") for word in sys.argv[1:] if word.startswith("trusted=")]
-        if not (runs := [Path(word) for word in sys.argv[1:] if not word.startswith("trusted=")]):
-            raise InputError("usage: python -m scfl_green.analysis.leakage RUN ... [trusted=MODULE]")
-        for folder in runs:
-            privacy(folder, trusted)
-    except InputError as error:
-        sys.exit(f"error: {error}")

@@ -1,11 +1,10 @@
-"""A sweep's results -> tables, figures and one page: python -m scfl_green.analysis.report FOLDER [report.country=FRA]
+"""A sweep's results -> tables, figures and one page: scfl-green report FOLDER [--country FRA]
 
 Also at the end of every sweep. The page holds all it shows; nothing is fetched when it is opened.
 """
 
 import io
 import shlex
-import sys
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -173,11 +172,3 @@ def _command(folder: Path) -> str:
     given = "experiment=" in " ".join(overrides)
     task = [shlex.quote(shown(override)) for override in overrides]
     return " ".join(["python train.py", *([] if given else ["-m"]), *task])
-
-
-if __name__ == "__main__":
-    try:
-        options = dict(word.removeprefix("report.").split("=", 1) for word in sys.argv[2:])
-        print(report(Path(sys.argv[1]), options.get("country")))
-    except (InputError, IndexError, ValueError) as error:
-        sys.exit(f"error: {error or 'usage: python -m scfl_green.analysis.report FOLDER [report.country=FRA]'}")

@@ -1,1 +1,30 @@
-"""From files of counts to batches of features."""
+"""From files of counts to batches of features; what is exported is what a configuration names."""
+
+from scfl_green.data.clients import by_client, chunks, dirichlet, iid
+from scfl_green.data.features.prepare import all_genes, between_within, highly_variable
+from scfl_green.data.features.sums import pooled
+from scfl_green.data.sources.download import Asset, cellxgene, download, github_release
+from scfl_green.data.sources.local import fetched, files, packaged
+from scfl_green.data.sources.published import from_table, from_tar
+from scfl_green.data.sources.synthetic import write as write_synthetic
+
+__all__ = [
+    "Asset",
+    "all_genes",
+    "between_within",
+    "by_client",
+    "cellxgene",
+    "chunks",
+    "dirichlet",
+    "download",
+    "fetched",
+    "files",
+    "from_table",
+    "from_tar",
+    "github_release",
+    "highly_variable",
+    "iid",
+    "packaged",
+    "pooled",
+    "write_synthetic",
+]

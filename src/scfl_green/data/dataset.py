@@ -4,9 +4,7 @@ import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import reduce
 from importlib.metadata import version
-from operator import add
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +15,7 @@ from scipy import sparse
 
 from scfl_green.data.features.datamodule import Features
 from scfl_green.data.features.prepare import ChooseGenes, Preparation
-from scfl_green.data.features.sums import GeneSums
+from scfl_green.data.features.sums import GeneSums, pooled
 from scfl_green.data.partition import ROLES, Part, Split
 from scfl_green.data.reading.cells import Cells
 from scfl_green.files import folder_at_once
@@ -51,11 +49,6 @@ class Dataset:
         table = pd.DataFrame.from_dict(rows, orient="index", columns=list(self.types))
         table.index = pd.MultiIndex.from_tuples(rows, names=["client", "kept for"])
         return table
-
-
-def pooled(parts: Sequence[Part], sums_of: Callable[[Part], GeneSums], **_: object) -> GeneSums:
-    """The sums of all parts, added up here."""
-    return reduce(add, map(sums_of, parts))
 
 
 def kept_in(cache: Path, settings: dict[str, Any]) -> Path:

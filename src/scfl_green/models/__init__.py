@@ -1,1 +1,8 @@
-"""The frameworks, one per file, and what they share."""
+"""The frameworks, one per file; what is exported here is what configurations name."""
+
+from scfl_green.models.actinn import ACTINN
+from scfl_green.models.sccdcg import ScCDCG
+from scfl_green.models.scdlc import ScDLC
+from scfl_green.models.scsmd import ScSMD
+
+__all__ = ["ACTINN", "ScCDCG", "ScDLC", "ScSMD"]

@@ -3,8 +3,11 @@
 import hashlib
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from scfl_green.errors import InputError
 
@@ -27,6 +30,9 @@ PEOPLE = ("client", "newcomers", "test")
 # Not only paths: what is interpolated may come from the environment.
 PATH = re.compile(r"[/\\~]|\.h5ad|\.safetensors|\$\{")
 WITH_PATHS = ("weights", "data.path", "data.source", "paths")
+# Groups that only repeat what another key says.
+REPEATING = ("hydra", "logger", "paths")
+DEEPEST = 40
 
 
 def refuse_secret(key: str, value: Any) -> None:
@@ -57,6 +63,27 @@ def refuse_secret_arguments(arguments: Sequence[str]) -> None:
         refuse_secret(key.strip("+~ "), value)
         for inner, text in re.findall(r"([\w.-]+)['\"]?\s*[:=]\s*([^,}\]]*)", value):
             refuse_secret(inner, text)
+
+
+def refuse_secrets(cfg: DictConfig) -> None:
+    """The same for every value of a composed configuration, whichever file or variable it comes from."""
+    for path, value in sorted(_values(cfg, ()), key=lambda entry: entry[0][0] in REPEATING):
+        refuse_secret(".".join(path), value)
+
+
+def _values(node: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """What can be resolved yet, with the keys that lead there."""
+    if len(path) > DEEPEST:
+        raise InputError(f"{'.'.join(path[:6])}...: the configuration refers to itself")
+    for key in list(node.keys()) if isinstance(node, DictConfig) else range(len(node)):
+        try:
+            value = node[key]
+        except OmegaConfBaseException:
+            continue
+        if isinstance(value, dict | list | tuple):  # what a resolver made
+            value = OmegaConf.create(value, parent=node)
+        below = (*path, str(key))
+        yield from _values(value, below) if OmegaConf.is_config(value) else [(below, value)]
 
 
 def _is_secret(name: str, value: str) -> bool:

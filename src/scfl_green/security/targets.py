@@ -1,4 +1,7 @@
-"""What a configuration may name in ``_target_``: what is loaded cannot run code of its own choosing."""
+"""What a received thing may name in ``_target_``: a pulled model, a run's folder of somebody else, a message.
+
+What a user types, or has in configurations of his own, is his own code and not looked at.
+"""
 
 import importlib
 import inspect
@@ -9,26 +12,10 @@ from typing import Any
 
 from scfl_green.errors import InputError
 
-# A name is allowed where it is one of these or below one. A line here is all that a new one of ours takes.
-OURS = (
-    "scfl_green.training.callbacks",
-    "scfl_green.data.dataset.pooled",
-    *(f"scfl_green.data.sources.download.{name}" for name in ("Asset", "cellxgene", "download", "github_release")),
-    *(f"scfl_green.data.clients.{name}" for name in ("by_client", "chunks", "dirichlet", "iid")),
-    *(f"scfl_green.data.features.prepare.{name}" for name in ("all_genes", "between_within", "highly_variable")),
-    *(f"scfl_green.data.sources.published.{name}" for name in ("from_table", "from_tar")),
-    *(f"scfl_green.data.sources.local.{name}" for name in ("fetched", "files", "packaged")),
-    "scfl_green.data.sources.synthetic.write",
-    "scfl_green.training.dp.dp_sgd.DPSGD",
-    "scfl_green.federated.statistics.by_query",
-    "scfl_green.training.budget.CarbonBudget",
-    "scfl_green.federated.simulate.Federation",
-    "scfl_green.models",
-    "scfl_green.training.pruning.Prune",
-    *(f"scfl_green.runs.regimes.{name}" for name in ("central", "federated", "finetune")),
-    "scfl_green.runs.tracking.wandb_logger",
-)
-# Of other libraries classes alone, since there are functions everywhere that read files or start processes.
+# Rooms, of which may be named what their packages export (``__all__``): scfl_green.models.ACTINN.
+ROOMS = tuple(f"scfl_green.{room}" for room in ("data", "federated", "models", "runs", "training", "training.dp"))
+# Of other libraries: what is one of these or below one, and a class, since there are functions everywhere that read
+# files or start processes.
 THEIRS = (
     "flwr.serverapp.strategy",
     "pytorch_lightning.Trainer",
@@ -39,55 +26,24 @@ THEIRS = (
     "torch.optim",
     "torchmetrics.classification",
 )
-# What Hydra makes before it calls us.
-HYDRAS = (
-    "hydra._internal.core_plugins.basic_launcher.BasicLauncher",
-    "hydra._internal.core_plugins.basic_sweeper.BasicSweeper",
-    "scfl_green.analysis.sweep.Sweep",
-)
-LOGGING = ("logging.FileHandler", "logging.Formatter", "logging.NullHandler", "logging.StreamHandler")
-# Stands for the folder of a run, which is not known when a configuration is checked.
-OUTPUT = "OUTPUT"
-STREAMS = ("ext://sys.stdout", "ext://sys.stderr")
 # Public names of plain ASCII: look-alikes of other alphabets, relative and private names are none.
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*(\.[A-Za-z][A-Za-z0-9_]*)*")
 
-# The keys that lead to a value of a configuration, and the value.
-Entry = tuple[tuple[str, ...], Any]
 
-
-def check(config: Any, trusted: Sequence[str] = (), *, where: str = "", resolve: bool = True) -> None:
+def check(config: Any, trusted: Sequence[str] = (), *, where: str = "") -> None:
     """InputError where a ``_target_`` anywhere in a resolved configuration is not below what is allowed or ``trusted``.
 
-    ``resolve``: it is also imported, and must be a class or function of the very module that is named, defined below
-    what is allowed: what a module has only imported is refused. ``where`` is the key of ``config``.
+    It must also be a class or function of the very module that is named, defined below what is allowed: what a module
+    has only imported is refused. ``where`` is the key of ``config``.
     """
+    prefixes = _prefixes(trusted)
     for path, name in _named(config):
         key = ".".join((where, *path) if where else path)
-        _check_name(key, name, _prefixes(trusted))
-        if resolve:
-            _check_object(key, name, _prefixes(trusted))
+        _check_name(key, name, prefixes)
+        _check_object(key, name, prefixes)
 
 
-def check_of_hydra(entry: Entry, trusted: Sequence[str] = ()) -> None:
-    """InputError where an entry of the ``hydra`` node would run other code than Hydra's own and ours: its callbacks,
-    launcher, sweeper and logging are made before any of our code runs."""
-    path, value = entry
-    key = ".".join(path)
-    if path[-1] == "_target_" and value not in HYDRAS:
-        _check_name(key, value, _prefixes(trusted))
-    if path[1] in ("job_logging", "hydra_logging"):
-        if path[-1] in ("()", "class") and value not in LOGGING:
-            raise InputError(f"{key}={_short(value)}: it may be one of {', '.join(LOGGING)}")
-        if isinstance(value, str) and "://" in value and value not in STREAMS:
-            raise InputError(f"{key}={_short(value)}: it may be one of {', '.join(STREAMS)}")
-        if path[-1] == "filename" and not re.fullmatch(rf"{OUTPUT}/[\w.-]+\.log", str(value)):
-            raise InputError(f"{key}={_short(value)}: a log is expected as ${{hydra.runtime.output_dir}}/NAME.log")
-    if path[1:3] == ("job", "env_set"):
-        raise InputError(f"{key}: set variables of the environment where train.py is started")
-
-
-def _named(config: Any) -> Iterator[Entry]:
+def _named(config: Any) -> Iterator[tuple[tuple[str, ...], Any]]:
     """Every ``_target_`` at any depth, with the keys that lead to it."""
     if isinstance(config, dict | list | tuple):
         for key, below in config.items() if isinstance(config, dict) else enumerate(config):
@@ -106,9 +62,9 @@ def _prefixes(trusted: Sequence[str]) -> tuple[str, ...]:
 def _check_name(key: str, name: Any, trusted: tuple[str, ...]) -> None:
     if not isinstance(name, str) or not NAME.fullmatch(name):
         raise InputError(f"{key}={_short(name)}: the dotted name of a public class or function is expected")
-    if not _below(name, OURS + THEIRS + trusted):
+    if not _exported(name) and not _below(name, THEIRS + trusted):
         raise InputError(
-            f"{key}={_short(name)}: not among what a configuration may name (scfl_green/targets.py); "
+            f"{key}={_short(name)}: not among what a received file may name (scfl_green/security/targets.py); "
             "if you know that code and trust it, add its module: trusted=[MODULE]"
         )
 
@@ -121,9 +77,15 @@ def _check_object(key: str, name: str, trusted: tuple[str, ...]) -> None:
     except (ImportError, AttributeError, ValueError) as error:
         raise InputError(f"{key}={_short(name)}: there is no such class or function") from error
     home = f"{getattr(found, '__module__', '')}.{getattr(found, '__qualname__', '')}"
-    own = isinstance(module, ModuleType) and module.__name__ == place and _below(home, OURS + THEIRS + trusted)
-    if not own or not (inspect.isclass(found) or (inspect.isfunction(found) and _below(home, OURS + trusted))):
+    ours = trusted + (ROOMS if _exported(name) else ())
+    own = isinstance(module, ModuleType) and module.__name__ == place and _below(home, ours + THEIRS)
+    if not own or not (inspect.isclass(found) or (inspect.isfunction(found) and _below(home, ours))):
         raise InputError(f"{key}={_short(name)}: no class or function that {_short(place)} defines to be configured")
+
+
+def _exported(name: str) -> bool:
+    room, _, last = name.rpartition(".")
+    return room in ROOMS and last in importlib.import_module(room).__all__
 
 
 def _find(name: str) -> Any:

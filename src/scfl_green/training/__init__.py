@@ -1,1 +1,7 @@
 """The job: fits, validates and tests one model on one dataset, whatever the regime."""
+
+from scfl_green.training.budget import CarbonBudget
+from scfl_green.training.callbacks import BestWeights
+from scfl_green.training.pruning import Prune
+
+__all__ = ["BestWeights", "CarbonBudget", "Prune"]

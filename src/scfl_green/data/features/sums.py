@@ -1,10 +1,14 @@
 """Normalised counts, and their sums by gene: all that clients tell of their cells before training."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import reduce
+from operator import add
 
 import numpy as np
 from scipy import sparse
 
+from scfl_green.data.partition import Part
 from scfl_green.data.reading.cells import Cells
 
 TARGET_SUM = 1e4
@@ -67,6 +71,11 @@ class GeneSums:
         sums, n = (self.sums("linear") if of == "linear" else self.sums().sum(axis=1)), self.n.sum()
         mean = sums[0] / n
         return mean, np.maximum(sums[1] - n * mean**2, 0) / max(n - 1, 1)
+
+
+def pooled(parts: Sequence[Part], sums_of: Callable[[Part], GeneSums], **_: object) -> GeneSums:
+    """The sums of all parts, added up here."""
+    return reduce(add, map(sums_of, parts))
 
 
 def _exact_sums(groups: sparse.csr_matrix, values: sparse.csr_matrix) -> np.ndarray:

@@ -1,0 +1,71 @@
+"""The program ``scfl-green``, which is also ``python -m scfl_green``: one verb for each thing that it does."""
+
+import sys
+from argparse import ArgumentParser, Namespace
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+import scfl_green
+from scfl_green.errors import InputError
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    """Do what the command line says, or ``words`` in its place."""
+    words = sys.argv[1:] if words is None else words
+    if words[:1] == ["train"]:
+        from scfl_green.runs.program import train  # verbs import what they need, and no more
+
+        return train(words[1:])
+    try:
+        options = _parser().parse_args(words)
+        options.does(options)
+    except InputError as error:
+        sys.exit(f"error: {error}")
+
+
+class _Parser(ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """One line, as for any mistake."""
+        raise InputError(f"{message}; see {self.prog} --help")
+
+
+def _parser() -> ArgumentParser:
+    parser = _Parser("scfl-green", description="Single-cell classifiers, ranked by accuracy per kg of CO2.")
+    parser.add_argument("--version", action="version", version=scfl_green.__version__)
+    verbs = parser.add_subparsers(metavar="VERB", required=True)
+    # Only listed here; main hands the rest of its line to Hydra.
+    verbs.add_parser("train", help="train, measure and score: one run, or with -m a sweep; takes Hydra's overrides")
+    report = verbs.add_parser("report", help="tables, figures and one page of a sweep's finished runs")
+    report.add_argument("folder", type=Path, help="of a sweep, such as logs/sweeps/NAME")
+    report.add_argument("--country", help="had the runs been elsewhere: ISO 3166 alpha-3, such as FRA")
+    report.set_defaults(does=_report)
+    leakage = verbs.add_parser("leakage", help="how well a run's weights tell the cells that they were trained on")
+    leakage.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="folder of a finished run")
+    leakage.add_argument("--trust", action="append", default=[], metavar="MODULE", help="that the run may name too")
+    leakage.set_defaults(does=_leakage)
+    collect = verbs.add_parser("collect", help="results.csv of a sweep's finished runs")
+    collect.add_argument("folder", type=Path, help="of a sweep, such as logs/sweeps/NAME")
+    collect.set_defaults(does=_collect)
+    return parser
+
+
+def _report(options: Namespace) -> None:
+    from scfl_green.analysis.report import report
+
+    print(report(options.folder, options.country))
+
+
+def _leakage(options: Namespace) -> None:
+    from scfl_green.analysis.leakage import privacy
+    from scfl_green.runs.names import register_resolvers
+
+    register_resolvers()  # a run's configuration is kept as it was composed
+    for folder in options.runs:
+        privacy(folder, options.trust)
+
+
+def _collect(options: Namespace) -> None:
+    from scfl_green.analysis.collect import collect
+
+    print(f"{len(collect(options.folder))} runs in {options.folder}/results.csv")
