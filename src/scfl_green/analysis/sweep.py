@@ -26,12 +26,8 @@ class Sweep(Callback):
         choices = {
             o.key_or_group: len(list(o.sweep_string_iterator())) if o.is_sweep_override() else 1 for o in overrides
         }
-        self.jobs, self.done, self.trained = prod(choices.values()), 0, 0
+        self.jobs, self.done, self.began = prod(choices.values()), 0, time.time()
         self.failed: list[str] = []
-        self.seconds = self.kg = 0.0
-
-    def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
-        self.began = time.time()
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
         if config.hydra.mode != RunMode.MULTIRUN:
@@ -41,18 +37,16 @@ class Sweep(Callback):
             self.failed.append(config.hydra.sweep.subdir)
             print(f"failed: {config.hydra.sweep.subdir}: {job_return._return_value}")
         results = collect(folder)
-        self.done += 1
-        mine = results[results["folder"] == config.hydra.sweep.subdir] if len(results) else results
-        record = folder / str(config.hydra.sweep.subdir) / "result.json"
-        if len(mine) and record.stat().st_mtime >= self.began:
-            self.trained += 1
-            self.seconds += time.time() - self.began
-            self.kg += float((mine["emissions_kg"] + mine["transfer_emissions_kg"]).iloc[0])
-        left = self.jobs - self.done
-        each = max(self.trained, 1)
+        # Other processes may be at jobs of the same sweep, and are known by what they leave.
+        trained = [path.parent.name for path in folder.glob("*/result.json") if path.stat().st_mtime >= self.began]
+        self.done = max(self.done + 1, len(trained) + len(self.failed))
+        left, each = self.jobs - self.done, max(len(trained), 1)
+        emitted = ["emissions_kg", "transfer_emissions_kg"]
+        kg = float(results.loc[results["folder"].isin(trained), emitted].sum(axis=None)) if trained else 0.0
         print(
-            f"{self.done} of {self.jobs} jobs done, {left} left: about {left * self.seconds / each / 60:.0f} min and "
-            f"{left * self.kg / each * 1e3:.2g} g CO2e more ({self.kg * 1e3:.2g} g so far)",
+            f"{self.done} of {self.jobs} jobs done, {left} left: about "
+            f"{left * (time.time() - self.began) / each / 60:.0f} min and {left * kg / each * 1e3:.2g} g CO2e more "
+            f"({kg * 1e3:.2g} g so far)",
             flush=True,
         )
 
