@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test install check format clean
+.PHONY: help demo test install check format docs clean
 
 help: ## List the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -25,8 +25,12 @@ format: .venv/.dev ## Mend format and lint
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-clean: ## Remove .venv and caches; what runs wrote (logs/) stays
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache build src/*.egg-info
+docs: .venv/.docs ## Build the manual into docs/_build/html; a warning is an error
+	rm -rf docs/_build docs/api
+	PYTHONPATH=src $(BIN)/sphinx-build -q -W --keep-going docs docs/_build/html
+
+clean: ## Remove .venv, caches and the built manual; what runs wrote (logs/) stays
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache build docs/_build docs/api src/*.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .venv/.run: pyproject.toml constraints.txt
@@ -36,4 +40,8 @@ clean: ## Remove .venv and caches; what runs wrote (logs/) stays
 
 .venv/.dev: .venv/.run
 	$(BIN)/python -m pip install -q -c constraints.txt -e '.[dev]'
+	@touch $@
+
+.venv/.docs: .venv/.run
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[docs]'
 	@touch $@
