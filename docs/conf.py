@@ -19,7 +19,7 @@ myst_heading_anchors = 4
 # The API reference: a page for every package and public module, found by walking the package, whatever they are called.
 autosummary_generate = True
 templates_path = ["_templates"]
-autodoc_default_options = {"members": True, "undoc-members": False, "show-inheritance": False}
+autodoc_default_options = {"members": True}
 autodoc_member_order = "bysource"
 autodoc_inherit_docstrings = False
 autodoc_typehints = "signature"
