@@ -3,7 +3,8 @@
 import signal
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import suppress
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 
@@ -17,12 +18,14 @@ from scfl_green.federated.grid import LocalGrid, packed
 
 
 class WorkersGrid(LocalGrid):
-    """A LocalGrid whose clients train in ``n_workers`` forked processes: cells are shared, messages are all that is
-    copied, and each worker has the resident module and Trainer that it was forked with. Replies come in order of node
-    id, with the same bits as from one process.
+    """A LocalGrid whose clients train side by side, in ``n_workers`` forked processes.
 
-    A client that takes longer than the time-out, or whose process dies, has not replied: its worker is replaced, and
-    the other clients go on. What a worker used is entered in the meter's ledger by its own clock.
+    The fork gives each worker the cells and the resident module and Trainer without a copy; only messages are copied.
+    Replies come in order of node id, with the same bits as from one process.
+
+    A client that exceeds the time-out, or whose process dies, counts as not having replied: its worker is replaced and
+    the other clients carry on. Workers measure what they use by their own clocks; it comes with each reply and goes
+    into the meter's ledger.
     """
 
     def __init__(self, client_app: ClientApp, clients: list[str], meter: EnergyMeter, n_workers: int) -> None:
@@ -34,55 +37,57 @@ class WorkersGrid(LocalGrid):
 
     def _replies(self, messages: Sequence[Message], timeout: float | None) -> Iterator[tuple[int, bytes | None]]:
         sizes, replies = [0] * len(messages), dict[int, bytes]()
-        waiting = deque(enumerate(messages))
-        self._hire()
+        waiting, busy = deque(enumerate(messages)), dict[_Worker, int]()
         with self.meter.elsewhere():
-            while waiting or any(worker.task is not None for worker in self.workers):
+            self._start_workers()
+            while waiting or busy:
                 for worker in self.workers:
-                    if waiting and worker.task is None:
-                        task, message = waiting.popleft()
+                    if waiting and worker not in busy:
+                        busy[worker], message = waiting.popleft()
                         request = packed(message)
-                        sizes[task] = len(request)
-                        worker.begin(task, request)
-                for worker in self._finished(timeout):
-                    if (reply := worker.reply()) is None:
-                        self.workers[self.workers.index(worker)] = worker.replaced()
+                        sizes[busy[worker]] = len(request)
+                        worker.send(request)
+                for worker in _finished(busy, timeout):
+                    index, reply = busy.pop(worker), worker.receive()
+                    if reply is None:
+                        self._replace(worker)
                     else:
-                        replies[worker.end()] = reply
-        yield from ((size, replies.pop(task, None)) for task, size in enumerate(sizes))
+                        replies[index] = reply
+        # Each reply is let go of as it is handed over.
+        yield from ((size, replies.pop(index, None)) for index, size in enumerate(sizes))
 
-    def _hire(self) -> None:
+    def _start_workers(self) -> None:
+        """Starts all workers on the first call, and on later ones those that have died since the last."""
+        for worker in list(self.workers):
+            if not worker.process.is_alive():
+                self._replace(worker)
         if not self.workers:
             for _ in range(self.n_workers):
                 self.workers.append(_Worker(self))
-            # CodeCarbon counts a child's CPU time from the first reading that has seen it.
+            # CodeCarbon counts a child's CPU time only from the first reading after it started.
             self.meter.read()
 
-    def _finished(self, timeout: float | None) -> list["_Worker"]:
-        """Workers that have replied, died, or taken too long."""
-        busy = [worker for worker in self.workers if worker.task is not None]
-        left = None if timeout is None else max(0.0, timeout - max(worker.seconds for worker in busy))
-        ready = wait([worker.connection for worker in busy], left)
-        return [w for w in busy if w.connection in ready or (timeout is not None and w.seconds >= timeout)]
+    def _replace(self, worker: "_Worker") -> None:
+        worker.stop()
+        self.workers[self.workers.index(worker)] = _Worker(self)
 
     def close(self) -> None:
-        """Ends the workers."""
+        """Stops the workers."""
         with self.meter.elsewhere():
             for worker in self.workers:
-                worker.fire()
+                worker.stop()
         self.workers = []
 
 
 class _Worker:
-    """A forked process, and the number of the request that it works on."""
+    """A forked process that answers one request at a time, and the parent's end of the connection to it."""
 
     def __init__(self, grid: WorkersGrid) -> None:
-        self.grid, self.began = grid, 0.0
-        self.task: int | None = None
+        self.meter, self.began = grid.meter, 0.0
         fork = get_context("fork")
         self.connection, theirs = fork.Pipe()
-        # A worker must not hold the other ends of the pipes: it ends when all of them are closed, however this
-        # process died.
+        # The fork would also copy the parent's ends of all connections. A worker closes them, so that each worker
+        # notices when the parent has died, however it died.
         ours = [*(worker.connection for worker in grid.workers), self.connection]
         self.process = fork.Process(target=_work, args=(grid, theirs, ours), daemon=True)
         self.process.start()
@@ -90,14 +95,19 @@ class _Worker:
 
     @property
     def seconds(self) -> float:
+        """How long it has been at the current request."""
         return time.monotonic() - self.began
 
-    def begin(self, task: int, request: bytes) -> None:
-        self.task, self.began = task, time.monotonic()
-        self.connection.send(request)
+    def send(self, request: bytes) -> None:
+        self.began = time.monotonic()
+        with suppress(ConnectionError):  # the worker has died; ``receive`` says so
+            self.connection.send(request)
 
-    def reply(self) -> bytes | None:
-        """The reply, None if there is none, what it took being entered in the ledger; raises a client's InputError."""
+    def receive(self) -> bytes | None:
+        """The reply, None if the worker died or has not finished; raises a client's InputError.
+
+        What the worker used is added to the meter.
+        """
         try:
             if not self.connection.poll():
                 return None
@@ -106,44 +116,37 @@ class _Worker:
             return None
         if isinstance(reply, InputError):
             raise reply
-        self.grid.meter.add(used)
+        self.meter.add(used)
         return reply
 
-    def end(self) -> int:
-        task, self.task = self.task, None
-        assert task is not None
-        return task
-
-    def replaced(self) -> "_Worker":
-        self.fire()
-        return _Worker(self.grid)
-
-    def fire(self) -> None:
+    def stop(self) -> None:
         self.process.kill()
         self.process.join()
         self.connection.close()
 
 
-def _work(grid: WorkersGrid, connection: Connection, others: Sequence[Connection]) -> None:
-    for other in others:
+def _finished(busy: Collection[_Worker], timeout: float | None) -> list[_Worker]:
+    """Waits for workers that have replied, died or run out of time."""
+    left = None if timeout is None else max(0.0, timeout - max(worker.seconds for worker in busy))
+    ready = wait([worker.connection for worker in busy], left)
+    return [w for w in busy if w.connection in ready or (timeout is not None and w.seconds >= timeout)]
+
+
+def _work(grid: WorkersGrid, connection: Connection, inherited: Sequence[Connection]) -> None:
+    """The life of a worker: it answers requests until the parent has gone."""
+    for other in inherited:
         other.close()
-    # Ctrl-C on a terminal reaches all processes: the first one ends the others.
+    # Ctrl-C in a terminal reaches every process; the parent alone acts on it, and stops the workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    # The threads of this process's OpenMP did not come with the fork: waiting for them would have no end.
+    # OpenMP's threads are not copied by a fork, and it would wait for them forever.
     torch.set_num_threads(1)
-    meter = grid.meter
-    while True:
-        try:
+    with suppress(EOFError, OSError):  # the other end is closed
+        while True:
             request = connection.recv()
-        except EOFError:
-            return
-        meter.taken()  # what the parent had not read yet, and the time spent idle
-        try:
-            reply: bytes | InputError = grid.answer(request)
-        except InputError as error:
-            reply = error
-        try:
-            connection.send((reply, meter.taken()))
-        except BrokenPipeError:
-            return
+            grid.meter.taken()  # discards what the parent had not read at the fork, and the time spent idle
+            try:
+                reply: bytes | InputError = grid.answer(request)
+            except InputError as error:
+                reply = error
+            connection.send((reply, grid.meter.taken()))
