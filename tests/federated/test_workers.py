@@ -1,6 +1,7 @@
 """Clients in worker processes: the same bits, their own clocks, and none that hangs or dies harms the others."""
 
 import os
+import signal
 import time
 from collections.abc import Callable
 
@@ -77,3 +78,26 @@ def test_a_users_mistake_in_a_worker_ends_the_run(meter: EnergyMeter) -> None:
 
     with pytest.raises(InputError, match="no such column"):
         answers(mistake, meter, workers=2)
+
+
+def test_a_worker_killed_between_rounds_is_replaced(meter: EnergyMeter) -> None:
+    app = ClientApp()
+
+    @app.train()
+    def train(message: Message, context: Context) -> Message:
+        return Message(RecordDict({"metrics": MetricRecord({"node": context.node_id})}), reply_to=message)
+
+    grid = WorkersGrid(app, NAMES, meter, 2)
+
+    def replied() -> set[int]:
+        content = RecordDict({"config": ConfigRecord()})
+        asked = [Message(content, dst_node_id=node, message_type="train") for node in grid.get_node_ids()]
+        return {reply.metadata.src_node_id for reply in grid.send_and_receive(asked, timeout=10.0)}
+
+    try:
+        assert replied() == {1, 2, 3, 4}
+        os.kill(grid.workers[0].process.pid, signal.SIGKILL)
+        grid.workers[0].process.join()
+        assert replied() == {1, 2, 3, 4}
+    finally:
+        grid.close()

@@ -45,9 +45,9 @@ def swept(planted: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a sweep of one job on that file, as a user starts it."""
     folder = tmp_path_factory.mktemp("swept")
     (folder / "configs").mkdir()
-    overrides = [f"data.path={planted}", f"data.client_key={COLUMN}", f"+data.note={ARGUMENT}", "data=h5ad"]
+    overrides = [f"data.path={planted}", f"data.client_key={COLUMN}", f"+note={ARGUMENT}", "data=h5ad"]
     overrides += ["federation.min_cells=0"]
-    more = ["+data.of_environment=${oc.env:SCFL_NOTE}", "name=planted", "seed=1"]
+    more = ["+of_environment=${oc.env:SCFL_NOTE}", "name=planted", "seed=1"]
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SCFL_NOTE", VARIABLE)
         ended = start_program(folder, "-m", *overrides, *more, *QUICK)
@@ -254,8 +254,8 @@ def test_no_variable_that_is_a_secret_gets_into_a_configuration(
 ) -> None:
     monkeypatch.setenv("MY_API_KEY", "hunter2hunter2")
     for value in ("${oc.env:MY_API_KEY}", "x-${oc.env:MY_API_KEY}-y", "hunter2hunter2"):
-        with pytest.raises(InputError, match=r"data\.note: .* variable MY_API_KEY") as raised:
-            refuse_secrets(compose_config(tmp_path, f"+data.note={value}"))
+        with pytest.raises(InputError, match=r"note: .* variable MY_API_KEY") as raised:
+            refuse_secrets(compose_config(tmp_path, f"+note={value}"))
         assert "hunter2" not in str(raised.value)
 
 
