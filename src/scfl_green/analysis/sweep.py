@@ -42,7 +42,7 @@ class Sweep(Callback):
         self.done = max(self.done + 1, len(trained) + len(self.failed))
         left, each = self.jobs - self.done, max(len(trained), 1)
         emitted = ["emissions_kg", "transfer_emissions_kg"]
-        kg = float(results.loc[results["folder"].isin(trained), emitted].sum(axis=None)) if trained else 0.0
+        kg = float(results.loc[results["folder"].isin(trained), emitted].to_numpy().sum()) if trained else 0.0
         print(
             f"{self.done} of {self.jobs} jobs done, {left} left: about "
             f"{left * (time.time() - self.began) / each / 60:.0f} min and {left * kg / each * 1e3:.2g} g CO2e more "
