@@ -12,6 +12,7 @@ from benchmarks.run import PARTS
 from conftest import ROOT
 
 
+@pytest.mark.slow  # minutes, and of use to who changes the measurements
 def test_a_quick_run_leaves_rows_of_every_part(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "benchmarks.run", "--quick", "--out", str(tmp_path)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
