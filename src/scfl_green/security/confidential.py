@@ -29,6 +29,12 @@ WORDS = frozenset(OF_RECORD + OF_CONFIG + VERSIONS)
 PEOPLE = ("client", "newcomers", "test")
 # Not only paths: what is interpolated may come from the environment.
 PATH = re.compile(r"[/\\~]|\.h5ad|\.safetensors|\$\{")
+NUMBERS = re.compile(r"[\d.,e+\[\]-]*|null|true|false")
+# Groups of the configuration, whose choices are words of this program; any other key may be a user's own.
+GROUPS = (
+    "callbacks", "carbon", "data", "experiment", "federation", "genes", "launcher", "logger", "model", "opt", "paths",
+    "privacy", "regime", "split", "trainer",
+)  # fmt: skip
 WITH_PATHS = ("weights", "data.path", "data.source", "paths")
 # Groups that only repeat what another key says.
 REPEATING = ("hydra", "logger", "paths")
@@ -114,7 +120,7 @@ def shown(override: str, separator: str = "=", *, people: bool = True) -> str:
     key, found, value = override.partition(separator)
     plain = key.lstrip("+~")
     path = PATH.search(value) or not found or any(plain == of or plain.startswith(f"{of}.") for of in WITH_PATHS)
-    person = not people and ("." in plain and not re.fullmatch(r"[\d.,e+\[\]-]*|null|true|false", value.lower()))
+    person = not people and plain not in GROUPS and not re.fullmatch(NUMBERS, value.lower())
     person = person or (not people and plain.rpartition(".")[2] in PEOPLE)
     return f"{key if found else ''}{found}{short_hash(override)}" if path or person else override
 
