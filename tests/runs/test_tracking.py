@@ -34,12 +34,12 @@ def test_a_netrc_entry_is_a_key(tmp_path: Path) -> None:
 
 
 def test_a_server_that_does_not_answer_means_offline(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("WANDB_API_KEY", "k" * 40)
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
     logger = wandb_logger(str(tmp_path), "project", "name", None, [])
     assert logger.experiment.offline
     logger.finalize("success")
-    assert "logged offline" in capsys.readouterr().out
+    assert "logged offline" in caplog.text
     assert list(tmp_path.rglob("*.wandb"))
