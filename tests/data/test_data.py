@@ -145,9 +145,9 @@ def test_a_share_of_nothing_and_of_singletons() -> None:
 
 
 def test_sums_of_clients_are_those_of_the_pooled_cells_to_the_bit(pancreas: Cells) -> None:
-    whole = GeneSums.of(pancreas, np.arange(len(pancreas)), preprocess=True)
+    whole = GeneSums.from_cells(pancreas, np.arange(len(pancreas)), preprocess=True)
     parts = np.array_split(np.random.default_rng(0).permutation(len(pancreas)), 7)
-    first, *rest = (GeneSums.of(pancreas, rows, preprocess=True) for rows in parts)
+    first, *rest = (GeneSums.from_cells(pancreas, rows, preprocess=True) for rows in parts)
     added = sum(rest, first)
     for field in ("n", "linear", "logged"):
         np.testing.assert_array_equal(getattr(added, field), getattr(whole, field))
@@ -174,7 +174,7 @@ def test_highly_variable_genes_are_scanpys(pancreas: Cells) -> None:
     scanpy.pp.normalize_total(adata, target_sum=1e4)
     scanpy.pp.log1p(adata)
     scanpy.pp.highly_variable_genes(adata, n_top_genes=2000, flavor="seurat")
-    ours = highly_variable(GeneSums.of(pancreas, np.arange(len(pancreas)), preprocess=True), 2000)
+    ours = highly_variable(GeneSums.from_cells(pancreas, np.arange(len(pancreas)), preprocess=True), 2000)
     np.testing.assert_array_equal(ours, np.flatnonzero(adata.var["highly_variable"]))
 
 
@@ -200,7 +200,7 @@ def test_the_ratio_of_between_to_within_sums_is_the_definition(few: Cells) -> No
         between += len(members) * (members.mean(axis=0) - mean) ** 2
         within += ((members - members.mean(axis=0)) ** 2).sum(axis=0)
     expected = np.divide(between, within, out=np.zeros_like(between), where=within > 1e-9)
-    ours = between_within_ratio(GeneSums.of(few, np.arange(len(few)), preprocess=True))
+    ours = between_within_ratio(GeneSums.from_cells(few, np.arange(len(few)), preprocess=True))
     np.testing.assert_allclose(ours, expected, rtol=1e-6, atol=1e-9)
 
 

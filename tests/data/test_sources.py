@@ -139,7 +139,7 @@ def test_a_rotated_address_is_asked_for_again(tmp_path: Path, published: Server)
 
 def test_a_broken_download_goes_on_in_the_next_start(tmp_path: Path, published: Server) -> None:
     published.ills["/a.h5ad"] = ["breaks off"] * 5
-    with pytest.raises(InputError, match="what has arrived is kept"):
+    with pytest.raises(InputError, match="a partial download is kept"):
         dataset_a(tmp_path, published)
     kept = (tmp_path / "cache/.dataset_a.h5ad.part").stat().st_size
     assert kept > 0.9 * PANCREAS.stat().st_size
@@ -278,8 +278,8 @@ def test_genes_are_matched_by_name_whatever_their_order(tmp_path: Path, pancreas
     np.testing.assert_array_equal(turned.genes, cells.genes)
     np.testing.assert_array_equal(turned.counts[turned.clients == "other"].toarray(), ours[cells.clients == "other"])
     notes = " ".join(cells.notes)
-    assert "one: 1 of 191 genes have the name of another; their counts are added up" in notes
-    assert "185 in all files of 200 in any; 10 are missing in one, 5 are missing in other" in notes
+    assert "one: 1 of 191 genes have a duplicate name; their counts are added up" in notes
+    assert "185 of 200 are in all files; 10 are missing in one, 5 are missing in other" in notes
 
 
 def test_a_gene_without_a_symbol_goes_by_its_id(tmp_path: Path, pancreas: Cells) -> None:
@@ -298,7 +298,7 @@ def test_a_gene_without_a_symbol_goes_by_its_id(tmp_path: Path, pancreas: Cells)
 def test_the_same_cells_at_two_sites_are_refused(tmp_path: Path, pancreas: Cells) -> None:
     paths, _ = sites(tmp_path, pancreas)
     (tmp_path / "copy.h5ad").write_bytes(paths[0].read_bytes())
-    with pytest.raises(InputError, match="same cells twice"):
+    with pytest.raises(InputError, match="identical files"):
         sources.files([str(paths[0]), str(tmp_path / "copy.h5ad")])
     one = ad.read_h5ad(paths[0])[:50].copy()
     one.uns["other"] = 1

@@ -69,10 +69,10 @@ def test_nothing_that_is_uploaded_tells_of_people_paths_or_the_machine(swept: Pa
     private = [*CANARIES, str(Path.home()), str(ROOT), str(swept), "/tmp", "train.py", "--multirun", sys.executable]
     assert not holding(iter(files), private)
     (binary,) = run.glob("*.wandb")
-    told = "\n".join(map(str, records(binary)))
-    assert not [word for word in private if word in told]
+    uploaded = "\n".join(map(str, records(binary)))
+    assert not [word for word in private if word in uploaded]
     assert [record.run.host for record in records(binary) if record.run.run_id] == ["-"]
-    assert "cnry" not in told
+    assert "cnry" not in uploaded
     assert not list(swept.rglob("debug*.log"))
 
 
@@ -165,7 +165,7 @@ def made_up(name: str, *bases: type) -> BaseException:
 
 
 @pytest.mark.parametrize(
-    ("error", "told"),
+    ("error", "reason"),
     [
         (KeyError(DONOR), "KeyError"),
         (FileNotFoundError(2, "no such file", f"/data/{FILE}"), "FileNotFoundError"),
@@ -179,11 +179,11 @@ def made_up(name: str, *bases: type) -> BaseException:
     ],
 )
 def test_an_exception_reaches_the_server_as_a_code_and_a_known_class(
-    error: BaseException, told: str, meter: EnergyMeter
+    error: BaseException, reason: str, meter: EnergyMeter
 ) -> None:
     error.add_note(f"{CELL} {VARIABLE}")
     reply, wire = reply_to(error, meter)
-    assert (reply.error.code, reply.error.reason) == (2, told)
+    assert (reply.error.code, reply.error.reason) == (2, reason)
     assert not [word for word in [*CANARIES, "cnry"] if word.encode() in wire]
 
 

@@ -149,7 +149,9 @@ def test_every_name_in_every_file_and_every_exported_one_is_allowed() -> None:
     files = [file for file in CONFIGS.rglob("*.yaml") if file.parent.name != "hydra"]
     named = {name for file in files for name in _values(yaml.safe_load(file.read_text()), "_target_")}
     assert len(named) > 25
-    exported = {f"{room}.{name}" for room in targets.ROOMS for name in importlib.import_module(room).__all__}
+    exported = {
+        f"{package}.{name}" for package in targets.PACKAGES for name in importlib.import_module(package).__all__
+    }
     targets.check([{"_target_": name} for name in [*named, *exported]])
 
 
@@ -314,10 +316,10 @@ def _of_call(node: ast.Call) -> Iterator[str]:
 def test_nothing_in_the_tree_reads_what_can_run_code() -> None:
     files = [
         ROOT / "train.py",
-        *(f for of in ("src", "benchmarks", "scripts", "tests") for f in (ROOT / of).rglob("*.py")),
+        *(f for folder in ("src", "benchmarks", "scripts", "tests") for f in (ROOT / folder).rglob("*.py")),
     ]
     assert len(files) > 60
-    found = {(str(file.relative_to(ROOT)), what) for file in files for what in forbidden(ast.parse(file.read_text()))}
+    found = {(str(file.relative_to(ROOT)), name) for file in files for name in forbidden(ast.parse(file.read_text()))}
     assert found == EXCEPTIONS
 
 

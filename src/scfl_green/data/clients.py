@@ -36,9 +36,7 @@ def dirichlet(cells: Cells, *, clients: Count, alpha: Alpha, seed: Seed, **held_
     client has at least ``MIN_CELLS`` cells.
     """
     if clients * MIN_CELLS > len(cells):
-        raise InputError(
-            f"split.clients={clients}: {len(cells)} cells are too few for {MIN_CELLS} per client; lower it"
-        )
+        raise InputError(f"split.clients={clients}: {len(cells)} cells are too few for {MIN_CELLS} each; lower it")
     rng = np.random.default_rng((seed, 1))
     for _ in range(200):
         dealt: list[list[np.ndarray]] = [[] for _ in range(clients)]

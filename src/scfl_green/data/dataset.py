@@ -73,7 +73,7 @@ class Recipe:
     def learn(self, cells: Cells, split: Split) -> Preparation:
         """Learn the preparation from the clients' training cells alone."""
         clients = list(split.clients.values())
-        sums = self.sum_up(clients, lambda part: GeneSums.of(cells, part.train, self.preprocess))
+        sums = self.sum_up(clients, lambda part: GeneSums.from_cells(cells, part.train, self.preprocess))
         return Preparation.learn(cells, sums, self.choose_genes, self.standardise, self.preprocess)
 
 

@@ -33,8 +33,8 @@ def split(cells: Cells, owner: np.ndarray, seed: int, held_out: HeldOut) -> Spli
     rest = [name for name in names if test == "cells" or len(parts[name].train)]
     if not rest:
         raise InputError(f"split.test holds out all {len(names)} clients; at least one must remain to train")
-    new = held_out["newcomers"]
-    new = _known(rest[max(0, len(rest) - new) :] if isinstance(new, int) else new, rest, "split.newcomers")
+    wanted = held_out["newcomers"]
+    new = _known(rest[max(0, len(rest) - wanted) :] if isinstance(wanted, int) else wanted, rest, "split.newcomers")
     _check([parts[name] for name in rest], needs_test=test == "cells", needs_validation=held_out["validation"] > 0)
     if len(rest) == len(names) and not any(len(parts[name].test) for name in rest if name not in new):
         raise InputError("split.test: no training client has test cells; use split.test=cells, or another seed")

@@ -50,8 +50,8 @@ def one_registry(labels: list[np.ndarray], least: int | None) -> tuple[tuple[str
     types = tuple(sorted(counted.keys() - rare))
     if len(types) < 2:
         raise InputError(
-            f"data.label_key: cell types found: {listed(types)}; a classifier needs at least two: choose another column, "
-            "or lower data.min_cells_per_type"
+            f"data.label_key: cell types found: {listed(types)}; a classifier needs at least two: choose another "
+            "column, or lower data.min_cells_per_type"
         )
     if len(types) > MOST_TYPES:
         raise InputError(

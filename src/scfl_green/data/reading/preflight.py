@@ -43,9 +43,7 @@ def _check(file: h5py.File) -> None:
             there = ", ".join(file) or "nothing"
             raise InputError(f"no {name} in the file, which holds {there}; an h5ad file is expected (adata.write_h5ad)")
         if isinstance(file[name], h5py.Dataset):
-            raise InputError(
-                f"{name} has the format of anndata before 0.7; read and write the file with a newer anndata"
-            )
+            raise InputError(f"{name} has the format of anndata before 0.7; read and write it with a newer one")
     _check_links(file, set())
 
 
