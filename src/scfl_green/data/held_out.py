@@ -86,7 +86,7 @@ def _whole_donors(donors: np.ndarray, owner: np.ndarray, share: float, rng: np.r
             chosen.add(donor)
     if not chosen:
         raise InputError(
-            "split.test=donors: each donor is the last of some client, which must keep one; use split.test=cells"
+            "split.test=donors: each donor is some client's only one, which it must keep; use split.test=cells"
         )
     return np.isin(donors, list(chosen))
 

@@ -25,7 +25,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Split:
-    """Clients that train, newcomers held out for fine-tuning, and clients held out whole for the test; in name order."""
+    """Clients that train, newcomers held out for fine-tuning, and clients held out whole for testing; in name order."""
 
     clients: dict[str, Part]
     newcomers: dict[str, Part]
