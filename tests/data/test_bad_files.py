@@ -176,7 +176,7 @@ def only_layer(values: np.ndarray) -> Callable[[Path], None]:
 DEPTH = COUNTS.sum(axis=1, keepdims=True)
 LOGGED = np.log1p(COUNTS / DEPTH * 1e4)
 NO_FILE = "no file at"
-# What is wrong, how to make it, settings beside the file, and what must be said.
+# By problem: how to make the file, further settings, and words of the message.
 CASES: dict[str, tuple[Callable[[Path], object], list[str], str]] = {
     "missing": (lambda path: None, [], NO_FILE),
     "a folder": (lambda path: path.mkdir(), [], "is a folder"),
@@ -312,7 +312,7 @@ def test_good_files_of_every_kind_are_read_alike(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("case", ["truncated", "negative index", "log-normalised", "missing labels"])
-def test_the_program_says_it_in_one_line_and_writes_nothing(tmp_path: Path, case: str) -> None:
+def test_the_program_ends_with_one_line_and_writes_nothing(tmp_path: Path, case: str) -> None:
     make, overrides, words = CASES[case]
     make(tmp_path / "bad.h5ad")
     before = {path for path in tmp_path.rglob("*") if path.is_file()}

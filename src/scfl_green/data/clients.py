@@ -39,13 +39,12 @@ def dirichlet(cells: Cells, *, clients: Count, alpha: Alpha, seed: Seed, **held_
         raise InputError(f"split.clients={clients}: {len(cells)} cells are too few for {MIN_CELLS} each; lower it")
     rng = np.random.default_rng((seed, 1))
     for _ in range(200):
-        dealt: list[list[np.ndarray]] = [[] for _ in range(clients)]
+        dealt = []
         for label in range(len(cells.types)):
             rows = rng.permutation(np.flatnonzero(cells.labels == label))
             cuts = (rng.dirichlet(np.full(clients, alpha)).cumsum()[:-1] * len(rows)).round().astype(int)
-            for rows_of_client, share in zip(dealt, np.split(rows, cuts), strict=True):
-                rows_of_client.append(share)
-        owned = [np.concatenate(shares) for shares in dealt]
+            dealt.append(np.split(rows, cuts))
+        owned = [np.concatenate(shares) for shares in zip(*dealt, strict=True)]
         if min(len(rows) for rows in owned) >= MIN_CELLS:
             return split(cells, _numbered(owned, len(cells), "client-"), seed, held_out)
     raise InputError(

@@ -79,9 +79,7 @@ def _check_object(key: str, name: str, trusted: tuple[str, ...]) -> None:
     ours = trusted + (PACKAGES if _exported(name) else ())
     own = isinstance(module, ModuleType) and module.__name__ == place and _below(home, ours + LIBRARIES)
     if not own or not (inspect.isclass(found) or (inspect.isfunction(found) and _below(home, ours))):
-        raise InputError(
-            f"{key}={_short(name)}: not a class or function that {_short(place)} defines for configurations"
-        )
+        raise InputError(f"{key}={_short(name)}: not a configurable class or function defined in {_short(place)}")
 
 
 def _exported(name: str) -> bool:

@@ -77,10 +77,7 @@ class Cells:
             for field in ("clients", "donors")
         )
         if lost := set(np.concatenate([file.clients for file in files])) - set(clients):
-            raise InputError(
-                f"client {min(lost)!r} has no cells left once unlabelled cells and rare types are left out; remove it, "
-                "or lower data.min_cells_per_type"
-            )
+            raise InputError(f"client {min(lost)!r} has no cells left of a kept cell type; remove this client")
         labels = pd.Index(types).get_indexer(pd.Index(names)).astype(np.int64)
         return cls(matrix, space.names, space.symbols, labels, types, clients, donors, notes)
 

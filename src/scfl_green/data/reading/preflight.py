@@ -71,9 +71,8 @@ def table(group: h5py.Group, wanted: Iterable[str | None]) -> pd.DataFrame:
     index = text(group.attrs["_index"])
     every = [text(name) for name in group.attrs["column-order"]]
     frame = pd.DataFrame(index=pd.Index(read_elem(group[index])))
-    for name in dict.fromkeys(name for name in wanted if name is not None):
-        if name in (*every, index):
-            frame[name] = read_elem(group[name])
+    for name in dict.fromkeys(name for name in wanted if name in (*every, index)):
+        frame[name] = read_elem(group[name])
     frame.attrs["all"] = every
     return frame
 

@@ -22,8 +22,7 @@ def check_range(values: np.ndarray, place: str) -> None:
 
 
 def check_empty(matrix: sparse.csr_matrix, first: int, n_cells: int, path: Path) -> None:
-    empty = int((np.diff(matrix.indptr[first : first + n_cells + 1]) == 0).sum())
-    if empty:
+    if empty := int((np.diff(matrix.indptr[first : first + n_cells + 1]) == 0).sum()):
         raise InputError(
             f"{path}: {empty} of {n_cells} cells have no counts; remove them (scanpy.pp.filter_cells), or keep "
             "them with data.keep_empty=true"
@@ -41,8 +40,7 @@ def check_copies(matrix: sparse.csr_matrix, names: np.ndarray, origins: np.ndarr
     order = np.argsort(products, kind="stable")
     ties = np.flatnonzero(np.diff(products[order]) == 0)
     pairs = [(candidates[order[at]], candidates[order[at + 1]]) for at in ties]
-    copies = [(one, other) for one, other in pairs if (matrix[one] != matrix[other]).nnz == 0]
-    if copies:
+    if copies := [(one, other) for one, other in pairs if (matrix[one] != matrix[other]).nnz == 0]:
         one, other = (f"{names[row]!r} of {origins[row]}" for row in copies[0])
         raise InputError(
             f"{len(copies)} cells occur twice, such as {one} and {other}, and could be both trained and tested on; "

@@ -69,8 +69,7 @@ def _read_table(source: Path | io.BytesIO, cells: int) -> ad.AnnData:
     table = pd.read_csv(io.BytesIO(body), sep="," if b"," in head else r"\s+", index_col=0, low_memory=False)
     if len(table) != cells:
         table = table.T
-    named = [name for name in table if str(name).strip().casefold() in LABELS]
-    if not named:
+    if not (named := [name for name in table if str(name).strip().casefold() in LABELS]):
         raise ValueError(f"no column of cell types among {', '.join(map(str, table.columns[:3]))}, ...")
     labels = table[named[0]].astype(str)
     if labels.str.fullmatch(r"\d+(\.0)?").all():
