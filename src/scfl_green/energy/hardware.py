@@ -3,15 +3,24 @@
 import logging
 from contextlib import suppress
 from threading import Thread
+from typing import Any
 
 from codecarbon import OfflineEmissionsTracker
+
+
+class _Tracker(OfflineEmissionsTracker):
+    """Takes no setting from CodeCarbon's own files and variables: they could multiply a run's energy unseen."""
+
+    def _set_from_conf(self, *args: Any, **kwargs: Any) -> Any:
+        self._external_conf: dict[str, Any] = {}
+        return super()._set_from_conf(*args, **kwargs)
 
 
 def make_tracker(country: str, cpu_watts: float | None, ram_watts: float | None) -> OfflineEmissionsTracker:
     """A tracker that has not started: of this process, without network and files."""
     # Its log level takes effect only after its first lines.
     logging.getLogger("codecarbon").setLevel(logging.CRITICAL)
-    return OfflineEmissionsTracker(
+    return _Tracker(
         country_iso_code=country,
         tracking_mode="process",
         output_methods=[],

@@ -10,6 +10,8 @@ import pandas as pd
 from scfl_green.files import write_atomically
 
 PREPARE, WARM_UP, FIT, VALIDATE, TEST, OTHER = "prepare", "warm-up", "fit", "validate", "test", "other"
+# Work beside training: progress and loggers, and writing checkpoints.
+TRACKING, CHECKPOINT = "tracking", "checkpoint"
 # What the machine drew for this process while it waited for its turn beside others.
 WAITING = "waiting"
 Key = tuple[str, int, str]

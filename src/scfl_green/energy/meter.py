@@ -1,9 +1,10 @@
 """The energy meter: one CodeCarbon tracker a process, and a ledger that shares its readings out."""
 
+import multiprocessing
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Annotated, Any
 
 import psutil
@@ -16,7 +17,7 @@ from pydantic import Field
 
 from scfl_green.bounds import Positive, Weight
 from scfl_green.energy.hardware import make_tracker
-from scfl_green.energy.ledger import FIT, OTHER, VALIDATE, Key, Ledger, Reading
+from scfl_green.energy.ledger import FIT, OTHER, TRACKING, VALIDATE, Key, Ledger, Reading
 from scfl_green.errors import InputError
 
 
@@ -54,7 +55,7 @@ class EnergyMeter(Ledger):
         self._open: list[Key] = [(OTHER, 0, "")]
         self._tracker = make_tracker(country, cpu_watts, ram_watts)
         self._tracker.start_task("run")
-        self._clock = _clock()
+        self._clock, self._others = _clock(), _others_cpu_seconds()
 
     @contextmanager
     def phase(self, phase: str, round_number: int = 0, client: str = "") -> Iterator[None]:
@@ -93,6 +94,9 @@ class EnergyMeter(Ledger):
     def read(self) -> None:
         """Measure the energy since the last reading and share it out among the entries."""
         self._charge()
+        # CodeCarbon counts the children of this process too: loggers, of which training knows nothing.
+        others, self._others = self._others, _others_cpu_seconds()
+        self.charge((TRACKING, 0, ""), 0.0, max(0.0, self._others - others))
         used = self._tracker.stop_task()
         self._tracker.start_task("run")
         self._clock = _clock()
@@ -137,6 +141,18 @@ def _clock() -> tuple[float, float]:
     """Wall and CPU seconds, those of child processes that have ended included."""
     used = os.times()
     return time.perf_counter(), time.process_time() + used.children_user + used.children_system
+
+
+def _others_cpu_seconds() -> float:
+    """CPU seconds of the child processes that run now, but for workers, which keep ledgers of their own."""
+    workers = {process.pid for process in multiprocessing.active_children()}
+    seconds = 0.0
+    for child in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error):  # it has ended
+            if child.pid not in workers:
+                used = child.cpu_times()
+                seconds += used.user + used.system
+    return seconds
 
 
 class MeasureEmissions(pl.Callback):

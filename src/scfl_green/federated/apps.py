@@ -9,6 +9,7 @@ from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 
 from scfl_green.data.partition import Part
+from scfl_green.energy.ledger import TRACKING
 from scfl_green.federated.strategy import CheckedStrategy
 from scfl_green.models.prune import Weights
 from scfl_green.training.callbacks import Proximal
@@ -95,7 +96,8 @@ def _end_round(job: Job, strategy: CheckedStrategy, arrays: ArrayRecord, rounds:
     step = job.step("round", number, rounds)
     step.metrics |= strategy.metrics[number]
     step.last, step.weights = number == rounds, lambda: _weights(arrays)
-    changed = job.hooks.after(step)
+    with job.meter.phase(TRACKING):
+        changed = job.hooks.after(step)
     strategy.current = arrays if changed is None else ArrayRecord(changed)
     job.keep(PART, strategy.state_dict() | {"hooks": job.hooks.state_dict()})
 

@@ -21,7 +21,7 @@ from scfl_green.data.dataset import Dataset
 from scfl_green.data.partition import Part
 from scfl_green.data.seen import Seen
 from scfl_green.data.sources.local import contents
-from scfl_green.energy.ledger import PREPARE, Ledger
+from scfl_green.energy.ledger import PREPARE, TRACKING, Ledger
 from scfl_green.energy.meter import EnergyMeter
 from scfl_green.errors import InputError
 from scfl_green.federated.strategy import QuorumError
@@ -126,6 +126,8 @@ def _run(inputs: Inputs, dataset: Dataset, meter: EnergyMeter, folder: RunFolder
     with Tracker(folder.path, meter, inputs.config, partial(instantiate, cfg.logger)) as tracker:
         job = make_job(cfg, dataset, inputs.start, meter, tracker, checkpoint)
         job.warm_up()
+        with meter.phase(TRACKING):
+            tracker.open()
         outcome = _trained(inputs, dataset, job, folder)
         tested = job.test(job.split.to_test(outcome.parts), outcome.weights)
         meter.read()

@@ -113,6 +113,10 @@ class Tracker(Hook):
         self.bar.start()
         return self
 
+    def open(self) -> None:
+        """Make the loggers, before anything that is measured as training."""
+        assert self.loggers is not None
+
     def __exit__(self, kind: object, error: object, trace: object) -> None:
         self.bar.stop()
         for logger in self.__dict__.get("loggers", []):

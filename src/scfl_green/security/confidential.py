@@ -29,6 +29,12 @@ PUBLIC_KEYS = frozenset(RECORD_KEYS + CONFIG_KEYS + VERSION_KEYS)
 PEOPLE_KEYS = ("client", "newcomers", "test")
 # Not only paths: interpolated values may come from the environment.
 PATH = re.compile(r"[/\\~]|\.h5ad|\.safetensors|\$\{")
+NUMBERS = re.compile(r"[\d.,e+\[\]-]*|null|true|false")
+# Groups of the configuration, whose choices are this program's words; any other key may be a user's own.
+GROUPS = (
+    "callbacks", "carbon", "data", "experiment", "federation", "genes", "launcher", "logger", "model", "opt", "paths",
+    "privacy", "regime", "split", "trainer",
+)  # fmt: skip
 PATH_KEYS = ("weights", "data.path", "data.source", "paths")
 # Groups that only repeat the values of other keys.
 REPEATING_GROUPS = ("hydra", "logger", "paths")
@@ -112,7 +118,7 @@ def shown(override: str, separator: str = "=", *, people: bool = True) -> str:
     key, found, value = override.partition(separator)
     plain = key.lstrip("+~")
     path = PATH.search(value) or not found or any(plain == k or plain.startswith(f"{k}.") for k in PATH_KEYS)
-    person = not people and ("." in plain and not re.fullmatch(r"[\d.,e+\[\]-]*|null|true|false", value.lower()))
+    person = not people and plain not in GROUPS and not re.fullmatch(NUMBERS, value.lower())
     person = person or (not people and plain.rpartition(".")[2] in PEOPLE_KEYS)
     return f"{key if found else ''}{found}{short_hash(override)}" if path or person else override
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from scfl_green.data.features.datamodule import CellDataModule, Features
 from scfl_green.data.partition import Part, Split
 from scfl_green.energy.flops import FlopsPerCell
-from scfl_green.energy.ledger import FIT, TEST, VALIDATE, WARM_UP
+from scfl_green.energy.ledger import CHECKPOINT, FIT, TEST, VALIDATE, WARM_UP
 from scfl_green.energy.meter import EnergyMeter, MeasureEmissions
 from scfl_green.errors import InputError
 from scfl_green.models.base import CellClassifier
@@ -83,7 +83,8 @@ class Job:
 
     def keep(self, name: str, state: State) -> None:
         """Write a checkpoint with a new state of one part, beside those of the others and what has been used so far."""
-        self.save({name: state, "energy": {"rows": self.meter.rows()}})
+        with self.meter.phase(CHECKPOINT):
+            self.save({name: state, "energy": {"rows": self.meter.rows()}})
 
     def weights(self) -> Weights:
         """A copy of the weights that the model has now."""

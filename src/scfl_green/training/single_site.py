@@ -12,7 +12,7 @@ from pytorch_lightning.callbacks import Callback, EarlyStopping
 from torch import Tensor
 
 from scfl_green.data.partition import Part
-from scfl_green.energy.ledger import FIT
+from scfl_green.energy.ledger import CHECKPOINT, FIT, TRACKING
 from scfl_green.errors import InputError
 from scfl_green.models.prune import Weights
 from scfl_green.training.callbacks import BestWeights
@@ -103,14 +103,15 @@ class _EachEpoch(Callback):
         step = self.job.step("epoch", self.done, self.total, self.arm.phase)
         step.metrics |= {name: float(value) for name, value in trainer.callback_metrics.items()}
         step.last = trainer.should_stop or self.done == self.total
-        self.changed = self.arm.hooks.after(step)
+        with self.job.meter.phase(TRACKING):
+            self.changed = self.arm.hooks.after(step)
         self.ended = step.last
         trainer.should_stop = step.last or self.changed is not None
         if not trainer.should_stop and self.job.fitter.resumable:
             self._keep(trainer)
 
     def _keep(self, trainer: Trainer) -> None:
-        with TemporaryDirectory() as folder:
+        with self.job.meter.phase(CHECKPOINT), TemporaryDirectory() as folder:
             trainer.save_checkpoint(path := Path(folder) / "epoch.ckpt")
             stored = torch.frombuffer(bytearray(path.read_bytes()), dtype=torch.uint8)
         state = {"lightning": stored, "done": self.before, "stage": self.stage, "hooks": self.arm.hooks.state_dict()}
