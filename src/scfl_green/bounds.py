@@ -1,4 +1,4 @@
-"""Bounds of settings, written as annotations of the arguments that they set."""
+"""Bounds of settings, as type annotations of the arguments they set."""
 
 from typing import Annotated
 
@@ -6,10 +6,10 @@ from pydantic import Field, NonNegativeInt, PositiveInt
 
 Count = PositiveInt
 Seed = NonNegativeInt
-# Of cells or units; not all of them.
+# A share of cells or units, below 1.
 Share = Annotated[float, Field(ge=0, lt=1)]
 Fraction = Annotated[float, Field(gt=0, le=1)]
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-# A dial that scales hidden sizes.
+# A factor on hidden sizes.
 Width = Annotated[float, Field(gt=0, le=100)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]

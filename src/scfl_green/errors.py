@@ -1,4 +1,4 @@
-"""The exceptions that the command line shows without a traceback."""
+"""Exceptions that the command line shows without a traceback."""
 
 from collections.abc import Iterable
 
@@ -14,15 +14,15 @@ class BusyError(InputError):
 
 
 def listed(names: Iterable[object]) -> str:
-    """Names for a message, the first of them where they are many."""
+    """Join names for a message, cut after the first ``MOST_NAMES``."""
     every = [str(name)[:60] for name in names]
     more = f" and {len(every) - MOST_NAMES} more" if len(every) > MOST_NAMES else ""
     return (", ".join(every[:MOST_NAMES]) or "none") + more
 
 
 class Stopped(BaseException):
-    """The program was asked to stop, by signal ``number``. No Exception: nothing is to take it for a failure, and
-    Lightning would turn a KeyboardInterrupt into an exit of its own."""
+    """Signal ``number`` asked the program to stop. A BaseException, so that no handler takes it for a failure;
+    Lightning would turn a KeyboardInterrupt into its own exit."""
 
     def __init__(self, number: int) -> None:
         super().__init__(number)

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, and written by one process."""
+"""Atomic writes, and locks on run folders."""
 
 import os
 import shutil
@@ -13,7 +13,7 @@ from scfl_green.errors import BusyError
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """The file appears whole or not at all, and survives a crash once this returns."""
+    """Write a file that appears whole or not at all, and survives a crash once this returns."""
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with draft.open("wb") as file:
@@ -28,7 +28,7 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 @contextmanager
 def folder_at_once(path: Path) -> Iterator[Path]:
-    """A folder to fill, which is ``path`` afterwards, or gone if that did not succeed."""
+    """Yield a draft folder to fill, which becomes ``path`` on success and is removed on failure."""
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
     try:
@@ -41,17 +41,17 @@ def folder_at_once(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """While one process is at a run, no other is: both would write the same files. BusyError where one is already."""
+    """Lock a run's folder, so that only one process writes to it. BusyError if another process holds the lock."""
     (folder / ".hydra").mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(folder / ".hydra" / "lock", timeout=0):
             yield
     except Timeout:
-        raise BusyError(f"{folder}: another process is at this run; let it end, or write to other paths.logs") from None
+        raise BusyError(f"{folder}: another process is at this run; wait for it, or set another paths.logs") from None
 
 
 def _sync(folder: Path) -> None:
-    """A file's name is on the disk only when its folder is."""
+    """Flush a folder to disk: a new file's name survives a crash only after that."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

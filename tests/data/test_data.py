@@ -66,7 +66,7 @@ def test_every_cell_is_in_exactly_one_place(few: Cells, split: str, test, newcom
     assert sum(len(part.test) for part in all_parts(made)) > 0
 
 
-def test_donors_kept_for_the_test_are_seen_by_nobody(pancreas: Cells) -> None:
+def test_held_out_donors_are_not_trained_on(pancreas: Cells) -> None:
     by_study = split_of(pancreas, test="donors")
     by_donor = by_client(replace(pancreas, clients=pancreas.donors), **SPLIT | {"test": "donors"})
     for split in (by_study, by_donor):
@@ -106,7 +106,7 @@ def test_a_split_is_stratified_and_depends_on_the_seed_alone(pancreas: Cells) ->
     assert not np.array_equal(split.clients[name].test, other.clients[name].test)
 
 
-def test_whole_clients_are_kept_for_the_test(few: Cells) -> None:
+def test_whole_clients_are_held_out(few: Cells) -> None:
     split = by_client(few, **SPLIT | {"test": ["Muraro et al. 2016"], "newcomers": ["Tosti et al. 2021"]})
     (tested,) = split.tested.values()
     assert np.array_equal(tested.test, np.flatnonzero(few.clients == "Muraro et al. 2016"))
@@ -119,7 +119,7 @@ def test_whole_clients_are_kept_for_the_test(few: Cells) -> None:
 
 
 @pytest.mark.skipif(not SHARED.exists(), reason="needs the shared files")
-def test_datasets_b_and_c_are_cut_as_the_study_cut_them() -> None:
+def test_datasets_b_and_c_have_the_published_chunks() -> None:
     c = Cells.read([SHARED / "gse84133_human1.h5ad"], Reading("cell_type", min_cells_per_type=20))
     assert (len(c), len(c.types)) == (1895, 9)
     split = chunks(c, n_chunks=7, size=270, random_state=42, **SPLIT | {"test": ["7"], "newcomers": ["5", "6"]})
@@ -128,7 +128,7 @@ def test_datasets_b_and_c_are_cut_as_the_study_cut_them() -> None:
     first = split.clients["1"]
     assert set(order[:270]) == {*first.train, *first.validation}
     assert set(order[6 * 270 :]) == set(split.tested["7"].test)
-    # The file of ranked genes holds the study's own chunks, by which ours can be told.
+    # The file of ranked genes holds the published study's own chunks, to compare ours with.
     b = Cells.read([SHARED / "gse113069_1000genes.h5ad"], Reading("cell_type", keep_empty=True))
     assert (len(b), len(b.types)) == (1190, 3)
     ranked = ad.read_h5ad(SHARED / "gse113069_2000ranked.h5ad").obs
@@ -145,9 +145,9 @@ def test_a_share_of_nothing_and_of_singletons() -> None:
 
 
 def test_sums_of_clients_are_those_of_the_pooled_cells_to_the_bit(pancreas: Cells) -> None:
-    whole = GeneSums.of(pancreas, np.arange(len(pancreas)), preprocess=True)
+    whole = GeneSums.from_cells(pancreas, np.arange(len(pancreas)), preprocess=True)
     parts = np.array_split(np.random.default_rng(0).permutation(len(pancreas)), 7)
-    first, *rest = (GeneSums.of(pancreas, rows, preprocess=True) for rows in parts)
+    first, *rest = (GeneSums.from_cells(pancreas, rows, preprocess=True) for rows in parts)
     added = sum(rest, first)
     for field in ("n", "linear", "logged"):
         np.testing.assert_array_equal(getattr(added, field), getattr(whole, field))
@@ -174,7 +174,7 @@ def test_highly_variable_genes_are_scanpys(pancreas: Cells) -> None:
     scanpy.pp.normalize_total(adata, target_sum=1e4)
     scanpy.pp.log1p(adata)
     scanpy.pp.highly_variable_genes(adata, n_top_genes=2000, flavor="seurat")
-    ours = highly_variable(GeneSums.of(pancreas, np.arange(len(pancreas)), preprocess=True), 2000)
+    ours = highly_variable(GeneSums.from_cells(pancreas, np.arange(len(pancreas)), preprocess=True), 2000)
     np.testing.assert_array_equal(ours, np.flatnonzero(adata.var["highly_variable"]))
 
 
@@ -200,7 +200,7 @@ def test_the_ratio_of_between_to_within_sums_is_the_definition(few: Cells) -> No
         between += len(members) * (members.mean(axis=0) - mean) ** 2
         within += ((members - members.mean(axis=0)) ** 2).sum(axis=0)
     expected = np.divide(between, within, out=np.zeros_like(between), where=within > 1e-9)
-    ours = between_within_ratio(GeneSums.of(few, np.arange(len(few)), preprocess=True))
+    ours = between_within_ratio(GeneSums.from_cells(few, np.arange(len(few)), preprocess=True))
     np.testing.assert_allclose(ours, expected, rtol=1e-6, atol=1e-9)
 
 
@@ -265,7 +265,7 @@ def test_a_dataset_is_prepared_once_and_then_mapped(few: Cells) -> None:
     assert again.table().to_numpy().sum() == len(few)
 
 
-def test_what_fails_leaves_nothing_prepared(few: Cells, tmp_path: Path) -> None:
+def test_a_failed_preparation_leaves_nothing(few: Cells, tmp_path: Path) -> None:
     def broken(*_: object) -> GeneSums:
         raise OSError("no space left")
 

@@ -1,4 +1,4 @@
-"""Where datasets come from: downloads from a server of our own, several files with other genes, made-up cells."""
+"""Sources of datasets: downloads from a local server, several files with different genes, synthetic cells."""
 
 import gzip
 import hashlib
@@ -32,12 +32,12 @@ QUICK = ["federation.rounds=1", "federation.local_epochs=1", "data.n_genes=100",
 
 
 class Server(ThreadingHTTPServer):
-    """Serves ``files`` by path; ``ills`` are what befalls the next answers of a path, in turn."""
+    """Serves ``files`` by path; ``failures`` are those of the next replies to a path, in turn."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.files: dict[str, bytes] = {}
-        self.ills: dict[str, list[str]] = {}
+        self.failures: dict[str, list[str]] = {}
         self.asked: list[tuple[str, str | None]] = []
 
     @property
@@ -50,10 +50,10 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         self.server.asked.append((self.path, self.headers["Range"]))
-        ills = self.server.ills.get(self.path, [])
-        ill = ills.pop(0) if ills else ""
-        if ill.isdigit() or self.path not in self.server.files:
-            self.send_response(int(ill or 404))
+        failures = self.server.failures.get(self.path, [])
+        failure = failures.pop(0) if failures else ""
+        if failure.isdigit() or self.path not in self.server.files:
+            self.send_response(int(failure or 404))
             self.send_header("Content-Length", "0")
             self.end_headers()
             return
@@ -64,7 +64,7 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(body) - start))
         self.end_headers()
         half = start + (len(body) - start) // 2
-        self.wfile.write(body[start : half if ill == "breaks off" else None])
+        self.wfile.write(body[start : half if failure == "breaks off" else None])
 
     def log_message(self, *_: object) -> None:
         pass
@@ -105,12 +105,14 @@ def published(server: Server) -> Server:
 
 
 @pytest.mark.parametrize(
-    "ills",
+    "failures",
     [[], ["503"], ["503", "503"], ["breaks off"], ["breaks off", "503", "breaks off"], ["404"], ["410"]],
-    ids=lambda ills: ",".join(ills) or "well",
+    ids=lambda failures: ",".join(failures) or "well",
 )
-def test_a_dataset_is_resolved_downloaded_whole_and_cached(tmp_path: Path, published: Server, ills: list[str]) -> None:
-    published.ills["/a.h5ad"] = list(ills)
+def test_a_dataset_is_resolved_downloaded_whole_and_cached(
+    tmp_path: Path, published: Server, failures: list[str]
+) -> None:
+    published.failures["/a.h5ad"] = list(failures)
     (path,) = dataset_a(tmp_path, published)
     assert path.read_bytes() == PANCREAS.read_bytes()
     assert [file.name for file in path.parent.iterdir() if file.suffix != ".lock"] == ["dataset_a.h5ad"]
@@ -118,7 +120,7 @@ def test_a_dataset_is_resolved_downloaded_whole_and_cached(tmp_path: Path, publi
     assert dataset_a(tmp_path, published) == [path]
     assert len(published.asked) == asked
     resumed = [range_ for _, range_ in published.asked if range_]
-    assert len(resumed) >= ills.count("breaks off")
+    assert len(resumed) >= failures.count("breaks off")
 
 
 def test_a_rotated_address_is_asked_for_again(tmp_path: Path, published: Server) -> None:
@@ -137,9 +139,9 @@ def test_a_rotated_address_is_asked_for_again(tmp_path: Path, published: Server)
     assert path.read_bytes() == body
 
 
-def test_a_broken_download_goes_on_in_the_next_start(tmp_path: Path, published: Server) -> None:
-    published.ills["/a.h5ad"] = ["breaks off"] * 5
-    with pytest.raises(InputError, match="what has arrived is kept"):
+def test_a_broken_download_resumes_in_the_next_run(tmp_path: Path, published: Server) -> None:
+    published.failures["/a.h5ad"] = ["breaks off"] * 5
+    with pytest.raises(InputError, match="a partial download is kept"):
         dataset_a(tmp_path, published)
     kept = (tmp_path / "cache/.dataset_a.h5ad.part").stat().st_size
     assert kept > 0.9 * PANCREAS.stat().st_size
@@ -151,7 +153,7 @@ def test_a_broken_download_goes_on_in_the_next_start(tmp_path: Path, published: 
     ("spoil", "message"),
     [
         (lambda s: s.files.pop("/a.h5ad"), "404"),
-        (lambda s: s.ills.update({"/a.h5ad": ["503"] * 20}), "503"),
+        (lambda s: s.failures.update({"/a.h5ad": ["503"] * 20}), "503"),
         (lambda s: s.files.update({"/a.h5ad": b"short"}), "5 bytes arrived where 4,9"),
         (lambda s: s.files.update({s.api: b"{}"}), "datasets"),
         (lambda s: s.files.update({s.api: b"<html>"}), "could not fetch dataset_a"),
@@ -159,7 +161,7 @@ def test_a_broken_download_goes_on_in_the_next_start(tmp_path: Path, published: 
         (lambda s: s.files.pop(s.api), "404"),
     ],
 )
-def test_what_cannot_be_had_is_said_with_the_way_out(tmp_path: Path, published: Server, spoil, message: str) -> None:
+def test_a_failed_download_names_the_way_out(tmp_path: Path, published: Server, spoil, message: str) -> None:
     spoil(published)
     with pytest.raises(InputError, match=r"data\.path=") as raised:
         dataset_a(tmp_path, published)
@@ -278,8 +280,8 @@ def test_genes_are_matched_by_name_whatever_their_order(tmp_path: Path, pancreas
     np.testing.assert_array_equal(turned.genes, cells.genes)
     np.testing.assert_array_equal(turned.counts[turned.clients == "other"].toarray(), ours[cells.clients == "other"])
     notes = " ".join(cells.notes)
-    assert "one: 1 of 191 genes have the name of another; their counts are added up" in notes
-    assert "185 in all files of 200 in any; 10 are missing in one, 5 are missing in other" in notes
+    assert "one: 1 of 191 genes have a duplicate name; their counts are added up" in notes
+    assert "185 of 200 are in all files; 10 are missing in one, 5 are missing in other" in notes
 
 
 def test_a_gene_without_a_symbol_goes_by_its_id(tmp_path: Path, pancreas: Cells) -> None:
@@ -298,7 +300,7 @@ def test_a_gene_without_a_symbol_goes_by_its_id(tmp_path: Path, pancreas: Cells)
 def test_the_same_cells_at_two_sites_are_refused(tmp_path: Path, pancreas: Cells) -> None:
     paths, _ = sites(tmp_path, pancreas)
     (tmp_path / "copy.h5ad").write_bytes(paths[0].read_bytes())
-    with pytest.raises(InputError, match="same cells twice"):
+    with pytest.raises(InputError, match="identical files"):
         sources.files([str(paths[0]), str(tmp_path / "copy.h5ad")])
     one = ad.read_h5ad(paths[0])[:50].copy()
     one.uns["other"] = 1

@@ -1,4 +1,4 @@
-"""Nothing about patients, keys or this machine leaves: canaries are planted, and looked for in all that is shared."""
+"""No data on patients, keys or this machine leaves: planted canaries are searched for in everything shared."""
 
 import json
 import sys
@@ -21,8 +21,7 @@ from scfl_green.federated.grid import LocalGrid
 from scfl_green.security.confidential import public, refuse_secret, refuse_secret_arguments, refuse_secrets, shown
 from wandb_file import configs, records
 
-# Where each is planted: cells' names, donors in uns, values and the name of a column, a path, the environment, the
-# command line.
+# Planted in: names of cells, donors in uns, values and name of a column, a path, the environment, the command line.
 CELL, DONOR, CLIENT, COLUMN = "cnryCELL", "cnryDONOR", "cnryCLIENT", "cnryCOLUMN"
 FILE, VARIABLE, ARGUMENT = "cnryFILE", "cnryVARIABLE", "cnryARGUMENT"
 CANARIES = [CELL, DONOR, CLIENT, COLUMN, FILE, VARIABLE, ARGUMENT]
@@ -69,14 +68,14 @@ def test_nothing_that_is_uploaded_tells_of_people_paths_or_the_machine(swept: Pa
     private = [*CANARIES, str(Path.home()), str(ROOT), str(swept), "/tmp", "train.py", "--multirun", sys.executable]
     assert not holding(iter(files), private)
     (binary,) = run.glob("*.wandb")
-    told = "\n".join(map(str, records(binary)))
-    assert not [word for word in private if word in told]
+    uploaded = "\n".join(map(str, records(binary)))
+    assert not [word for word in private if word in uploaded]
     assert [record.run.host for record in records(binary) if record.run.run_id] == ["-"]
-    assert "cnry" not in told
+    assert "cnry" not in uploaded
     assert not list(swept.rglob("debug*.log"))
 
 
-def test_what_is_uploaded_is_still_worth_it(swept: Path) -> None:
+def test_the_upload_is_still_useful(swept: Path) -> None:
     (config,) = configs(swept)
     assert (config["seed"], config["data"]["n_genes"], config["model"]["hidden"]) == (1, 50, [100, 50, 25])
     assert config["federation"]["strategy"]["_target_"] == "flwr.serverapp.strategy.FedAvg"
@@ -102,7 +101,7 @@ SHARED = (
 )
 
 
-def test_what_is_meant_to_be_shared_has_no_paths_cells_or_variables(swept: Path) -> None:
+def test_shared_files_have_no_paths_cells_or_variables(swept: Path) -> None:
     files = [path for path in swept.rglob("*") if path.name in (*SHARED, "energy.csv")]
     assert {path.name for path in files} == {*SHARED, "energy.csv"}
     assert not holding(iter(files), [CELL, DONOR, FILE, VARIABLE, str(Path.home()), str(ROOT), str(swept), "/tmp/"])
@@ -135,7 +134,7 @@ def test_no_message_to_the_server_tells_of_people_or_paths(
 
 
 def reply_to(error: BaseException, meter: EnergyMeter) -> tuple[Message, bytes]:
-    """What the server hears of a client that raises, and its bytes."""
+    """The server's view of a client that raises: the reply and its bytes."""
     app = ClientApp()
 
     @app.train()
@@ -165,7 +164,7 @@ def made_up(name: str, *bases: type) -> BaseException:
 
 
 @pytest.mark.parametrize(
-    ("error", "told"),
+    ("error", "reason"),
     [
         (KeyError(DONOR), "KeyError"),
         (FileNotFoundError(2, "no such file", f"/data/{FILE}"), "FileNotFoundError"),
@@ -179,11 +178,11 @@ def made_up(name: str, *bases: type) -> BaseException:
     ],
 )
 def test_an_exception_reaches_the_server_as_a_code_and_a_known_class(
-    error: BaseException, told: str, meter: EnergyMeter
+    error: BaseException, reason: str, meter: EnergyMeter
 ) -> None:
     error.add_note(f"{CELL} {VARIABLE}")
     reply, wire = reply_to(error, meter)
-    assert (reply.error.code, reply.error.reason) == (2, told)
+    assert (reply.error.code, reply.error.reason) == (2, reason)
     assert not [word for word in [*CANARIES, "cnry"] if word.encode() in wire]
 
 

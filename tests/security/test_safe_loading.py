@@ -1,4 +1,4 @@
-"""What is loaded cannot run code: names are limited, weights are tied to their hash, and nothing reads pickles."""
+"""Loaded files cannot run code: names are limited, weights are checked by hash, and nothing reads pickles."""
 
 import ast
 import hashlib
@@ -149,7 +149,9 @@ def test_every_name_in_every_file_and_every_exported_one_is_allowed() -> None:
     files = [file for file in CONFIGS.rglob("*.yaml") if file.parent.name != "hydra"]
     named = {name for file in files for name in _values(yaml.safe_load(file.read_text()), "_target_")}
     assert len(named) > 25
-    exported = {f"{room}.{name}" for room in targets.ROOMS for name in importlib.import_module(room).__all__}
+    exported = {
+        f"{package}.{name}" for package in targets.PACKAGES for name in importlib.import_module(package).__all__
+    }
     targets.check([{"_target_": name} for name in [*named, *exported]])
 
 
@@ -193,7 +195,7 @@ def test_interpolations_hide_nothing(config: dict[str, Any]) -> None:
         targets.check(OmegaConf.to_container(OmegaConf.create(config), resolve=True))
 
 
-def test_what_reads_a_pickle_is_refused(tmp_path: Path) -> None:
+def test_options_that_read_a_pickle_are_refused(tmp_path: Path) -> None:
     for word in ("--experimental-rerun", "--exp=config.pickle"):
         ended = start_program(tmp_path, word, "config.pickle")
         assert ended.returncode != 0
@@ -270,7 +272,7 @@ def test_a_run_refuses_weights_that_were_swapped(trained: Path, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("file", ["../a.h5ad", "/a.h5ad", ".h5ad", "authorized_keys", "x/a.h5ad", "a.h5ad\n"])
-def test_what_is_fetched_is_put_nowhere_else(tmp_path: Path, file: str) -> None:
+def test_a_download_is_written_nowhere_else(tmp_path: Path, file: str) -> None:
     with pytest.raises(InputError, match=r"data\.source\.file="):
         fetched(file, None, str(tmp_path), lambda place: place.touch())
 
@@ -282,7 +284,7 @@ LOADERS = {"load", "load_all", "unsafe_load", "full_load", "unsafe_load_all", "f
 
 
 def forbidden(tree: ast.Module) -> Iterator[str]:
-    """What of a file could run what it reads."""
+    """Names in a source file that could run code they read."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from {alias.name.split(".")[0] for alias in node.names} & MODULES
@@ -314,10 +316,10 @@ def _of_call(node: ast.Call) -> Iterator[str]:
 def test_nothing_in_the_tree_reads_what_can_run_code() -> None:
     files = [
         ROOT / "train.py",
-        *(f for of in ("src", "benchmarks", "scripts", "tests") for f in (ROOT / of).rglob("*.py")),
+        *(f for folder in ("src", "benchmarks", "scripts", "tests") for f in (ROOT / folder).rglob("*.py")),
     ]
     assert len(files) > 60
-    found = {(str(file.relative_to(ROOT)), what) for file in files for what in forbidden(ast.parse(file.read_text()))}
+    found = {(str(file.relative_to(ROOT)), name) for file in files for name in forbidden(ast.parse(file.read_text()))}
     assert found == EXCEPTIONS
 
 
@@ -338,5 +340,5 @@ def test_nothing_in_the_tree_reads_what_can_run_code() -> None:
         "from torch import load",
     ],
 )
-def test_the_search_finds_what_it_is_for(code: str) -> None:
+def test_the_search_finds_forbidden_code(code: str) -> None:
     assert list(forbidden(ast.parse(code)))

@@ -1,4 +1,4 @@
-"""From files of counts to batches of features; what is exported is what a configuration names."""
+"""From count files to batches of features; exports the names that configurations use."""
 
 from scfl_green.data.clients import by_client, chunks, dirichlet, iid
 from scfl_green.data.features.prepare import all_genes, between_within, highly_variable

@@ -1,4 +1,4 @@
-"""Ways to deal a dataset's cells out to clients, each of which gives a split."""
+"""Ways to divide a dataset's cells among clients; each returns a split."""
 
 from collections.abc import Sequence
 from typing import Annotated, Unpack
@@ -13,43 +13,42 @@ from scfl_green.data.partition import Split
 from scfl_green.data.reading.cells import Cells
 from scfl_green.errors import InputError
 
-FEWEST = 5  # cells of a client
+MIN_CELLS = 5  # of a client
 Alpha = Annotated[float, Field(ge=1e-3, le=1e6)]
 RandomState = Annotated[int, Field(ge=0, lt=2**32)]
 
 
 def by_client(cells: Cells, *, seed: Seed, **held_out: Unpack[HeldOut]) -> Split:
-    """Donors, studies or sites as clients, as the data names them."""
+    """One client for each donor, study or site that the data names."""
     return split(cells, cells.clients, seed, held_out)
 
 
 def iid(cells: Cells, *, clients: Count, seed: Seed, **held_out: Unpack[HeldOut]) -> Split:
-    """``clients`` equal shares of the shuffled cells."""
+    """Divide the shuffled cells equally among ``clients``."""
     order = np.random.default_rng((seed, 1)).permutation(len(cells))
     return split(cells, _numbered(np.array_split(order, clients), len(cells), "client-"), seed, held_out)
 
 
 def dirichlet(cells: Cells, *, clients: Count, alpha: Alpha, seed: Seed, **held_out: Unpack[HeldOut]) -> Split:
-    """Clients with their own mix of cell types: each type is dealt out in shares drawn from Dirichlet(alpha).
+    """Give each client its own mix of cell types: each type is divided in shares drawn from Dirichlet(alpha).
 
-    Hsu et al. 2019 (arXiv:1909.06335), section 3; the smaller alpha, the fewer types a client has. Drawn again
-    until every client has cells enough to train and to test on.
+    Hsu et al. 2019 (arXiv:1909.06335), section 3; a smaller alpha gives a client fewer types. Redrawn until every
+    client has at least ``MIN_CELLS`` cells.
     """
-    if clients * FEWEST > len(cells):
-        raise InputError(f"split.clients={clients}: {len(cells)} cells are too few for as many clients; lower it")
+    if clients * MIN_CELLS > len(cells):
+        raise InputError(f"split.clients={clients}: {len(cells)} cells are too few for {MIN_CELLS} each; lower it")
     rng = np.random.default_rng((seed, 1))
     for _ in range(200):
-        dealt: list[list[np.ndarray]] = [[] for _ in range(clients)]
+        dealt = []
         for label in range(len(cells.types)):
             rows = rng.permutation(np.flatnonzero(cells.labels == label))
             cuts = (rng.dirichlet(np.full(clients, alpha)).cumsum()[:-1] * len(rows)).round().astype(int)
-            for mine, share in zip(dealt, np.split(rows, cuts), strict=True):
-                mine.append(share)
-        owned = [np.concatenate(shares) for shares in dealt]
-        if min(len(rows) for rows in owned) >= FEWEST:
+            dealt.append(np.split(rows, cuts))
+        owned = [np.concatenate(shares) for shares in zip(*dealt, strict=True)]
+        if min(len(rows) for rows in owned) >= MIN_CELLS:
             return split(cells, _numbered(owned, len(cells), "client-"), seed, held_out)
     raise InputError(
-        f"split.alpha={alpha}: some of {clients} clients always had fewer than {FEWEST} of {len(cells)} cells; "
+        f"split.alpha={alpha}: every draw left one of {clients} clients fewer than {MIN_CELLS} of {len(cells)} cells; "
         "raise split.alpha or lower split.clients"
     )
 
@@ -63,11 +62,11 @@ def chunks(
     seed: Seed,
     **held_out: Unpack[HeldOut],
 ) -> Split:
-    """The study's protocol: the cells in the order of pandas' ``sample(random_state=...)``, cut into ``n_chunks``
-    of ``size`` cells, the last of what is left (equal ones without a size); numbered from 1."""
+    """The published study's protocol: cells shuffled by pandas' ``sample(random_state=...)`` and cut into
+    ``n_chunks``, numbered from 1, of ``size`` cells (the last takes the rest) or, without a size, equal ones."""
     if size is not None and len(cells) <= size * (n_chunks - 1):
         raise InputError(
-            f"{len(cells)} cells make no {n_chunks} chunks of {size}: choose another split, or its split.size"
+            f"split.size={size}: {len(cells)} cells are too few for {n_chunks} chunks; lower it, or change the split"
         )
     order = pd.RangeIndex(len(cells)).to_series().sample(frac=1, random_state=random_state).to_numpy()
     cuts = n_chunks if size is None else np.arange(1, n_chunks) * size

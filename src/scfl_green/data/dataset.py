@@ -1,4 +1,4 @@
-"""A dataset ready to train on: prepared once, kept on disk, mapped into memory by every job that uses it."""
+"""Datasets ready for training: prepared once, stored on disk, memory-mapped by every job."""
 
 import hashlib
 import json
@@ -20,14 +20,14 @@ from scfl_green.data.partition import ROLES, Part, Split
 from scfl_green.data.reading.cells import Cells
 from scfl_green.files import folder_at_once
 
-# How the sums of clients' training cells are added up: here, or over the messages of a federation.
+# Adds up the gene sums of clients' training cells: in this process, or by a federation's messages.
 SumUp = Callable[[Sequence[Part], Callable[[Part], GeneSums]], GeneSums]
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """Features of all cells, who owns which, the preparation that made them, the label registry, the folder that
-    all of it is kept in, and the choices made on the way, a line each."""
+    """A prepared dataset: features of all cells, their split, the preparation, the cell types, the folder it is
+    stored in, and notes on how the files were read."""
 
     features: Features
     split: Split
@@ -37,13 +37,13 @@ class Dataset:
     notes: tuple[str, ...] = ()
 
     def table(self) -> pd.DataFrame:
-        """Cells by client (and what it is kept for) and cell type."""
-        kept_for = {"client": self.split.clients, "newcomer": self.split.newcomers, "test": self.split.tested}
+        """Count cells by client, the client's purpose, and cell type."""
+        by_purpose = {"client": self.split.clients, "newcomer": self.split.newcomers, "test": self.split.tested}
         rows = {
             (name, purpose): np.bincount(
                 self.features.labels[np.concatenate([getattr(part, role) for role in ROLES])], minlength=len(self.types)
             )
-            for purpose, parts in kept_for.items()
+            for purpose, parts in by_purpose.items()
             for name, part in parts.items()
         }
         table = pd.DataFrame.from_dict(rows, orient="index", columns=list(self.types))
@@ -52,7 +52,7 @@ class Dataset:
 
 
 def kept_in(cache: Path, settings: dict[str, Any]) -> Path:
-    """The folder of a dataset prepared with these settings, by the code as it stands."""
+    """The folder of a dataset prepared with these settings by the current code and libraries."""
     home = Path(__file__).parent
     code = {str(path.relative_to(home)): path.read_text() for path in home.rglob("*.py")}
     libraries = {name: version(name) for name in ("anndata", "numpy", "pandas", "scipy")}
@@ -62,8 +62,8 @@ def kept_in(cache: Path, settings: dict[str, Any]) -> Path:
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a preparation is learnt: which genes are chosen, whether features are standardised and counts preprocessed,
-    and how the clients' sums are added up."""
+    """How a preparation is learnt: the gene selection, whether features are standardised and counts preprocessed,
+    and how clients' sums are added up."""
 
     choose_genes: ChooseGenes
     standardise: bool = False
@@ -71,28 +71,28 @@ class Recipe:
     sum_up: SumUp = pooled
 
     def learn(self, cells: Cells, split: Split) -> Preparation:
-        """The preparation, from the clients' training cells alone."""
+        """Learn the preparation from the clients' training cells alone."""
         clients = list(split.clients.values())
-        sums = self.sum_up(clients, lambda part: GeneSums.of(cells, part.train, self.preprocess))
+        sums = self.sum_up(clients, lambda part: GeneSums.from_cells(cells, part.train, self.preprocess))
         return Preparation.learn(cells, sums, self.choose_genes, self.standardise, self.preprocess)
 
 
 def prepare(
     cells: Cells, split: Split, folder: Path, recipe: Recipe, preparation: Preparation | None = None
 ) -> Dataset:
-    """Learn the preparation, unless an earlier run's is given; apply it, and keep everything in ``folder``, which
+    """Learn the preparation, unless an earlier run's is given, apply it, and store the dataset in ``folder``, which
     appears whole or not at all."""
     preparation = preparation or recipe.learn(cells, split)
     try:
         with folder_at_once(folder) as draft:
-            _keep(draft, cells, split, preparation)
+            _store(draft, cells, split, preparation)
     except OSError:
         if not folder.is_dir():  # else another process was faster
             raise
     return load(folder)
 
 
-def _keep(folder: Path, cells: Cells, split: Split, preparation: Preparation) -> None:
+def _store(folder: Path, cells: Cells, split: Split, preparation: Preparation) -> None:
     lengths = [np.zeros(1, dtype=np.int64)]
     with (folder / "data").open("wb") as data, (folder / "indices").open("wb") as indices:
         for block in preparation.apply(cells):
@@ -116,7 +116,7 @@ def _keep(folder: Path, cells: Cells, split: Split, preparation: Preparation) ->
 
 
 def load(folder: Path) -> Dataset:
-    """What ``prepare`` left in a folder; the features stay on disk, mapped into memory."""
+    """Load a dataset that ``prepare`` stored; the features stay on disk, memory-mapped."""
     about, arrays = json.loads((folder / "about.json").read_text()), load_file(folder / "arrays")
     indptr, genes = arrays["indptr"], np.array(about["genes"], dtype=object)
     data, indices = (
@@ -124,7 +124,7 @@ def load(folder: Path) -> Dataset:
         for name, dtype in (("data", np.float32), ("indices", np.int32))
     )
     values = sparse.csr_matrix((len(indptr) - 1, len(genes)), dtype=np.float32)
-    # Assigned, since the constructor would look through all indices, and so read the whole file.
+    # Assigned, because the constructor would check all indices and so read the whole file.
     index = np.int32 if indptr[-1] < 2**31 else np.int64
     values.data, values.indices, values.indptr = data, indices.astype(index, copy=False), indptr.astype(index)
     symbols = np.array(about["symbols"], dtype=object)

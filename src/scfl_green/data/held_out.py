@@ -1,4 +1,4 @@
-"""Which of each client's cells are held out: for validation, for the test, and whole newcomers."""
+"""Chooses the held-out cells: validation cells, test cells, and whole newcomers."""
 
 from collections.abc import Sequence
 from typing import Annotated, Literal, TypedDict
@@ -14,8 +14,8 @@ from scfl_green.errors import InputError, listed
 
 
 class HeldOut(TypedDict):
-    """What is not trained on: ``test_share`` of every client's ``cells`` (stratified by type), or of the ``donors``
-    (whole), or all cells of the clients named; a ``validation`` share of the rest; newcomers, by number or name."""
+    """What is held out. ``test``: a ``test_share`` of each client's ``cells`` (stratified by type) or of the
+    ``donors`` (whole), or the clients named; ``validation``: a share of the rest; newcomers, by number or name."""
 
     test: Literal["cells", "donors"] | Annotated[list[str | int], Field(min_length=1)]
     test_share: Annotated[float, Field(gt=0, lt=1)]
@@ -24,20 +24,20 @@ class HeldOut(TypedDict):
 
 
 def split(cells: Cells, owner: np.ndarray, seed: int, held_out: HeldOut) -> Split:
-    """The split of cells whose clients ``owner`` names; InputError where too few are left for a role."""
+    """Split cells whose clients ``owner`` names; InputError if a role is left without cells."""
     names, test = sorted(set(owner)), held_out["test"]
-    whole = _whole(cells, owner, seed, held_out)
+    whole = _tested_whole(cells, owner, seed, held_out)
     rng = np.random.default_rng((seed, 2))
     owned = {name: np.flatnonzero(owner == name) for name in names}
     parts = {name: _part(name, rows, cells.labels, whole, held_out, rng) for name, rows in owned.items()}
     rest = [name for name in names if test == "cells" or len(parts[name].train)]
     if not rest:
         raise InputError(f"split.test holds out all {len(names)} clients; at least one must remain to train")
-    last = held_out["newcomers"]
-    new = _known(rest[max(0, len(rest) - last) :] if isinstance(last, int) else last, rest, "split.newcomers")
+    wanted = held_out["newcomers"]
+    new = _known(rest[max(0, len(rest) - wanted) :] if isinstance(wanted, int) else wanted, rest, "split.newcomers")
     _check([parts[name] for name in rest], needs_test=test == "cells", needs_validation=held_out["validation"] > 0)
     if len(rest) == len(names) and not any(len(parts[name].test) for name in rest if name not in new):
-        raise InputError("split.test: no client that trains has test cells; use split.test=cells, or another seed")
+        raise InputError("split.test: no training client has test cells; use split.test=cells, or another seed")
     return Split(
         clients={n: parts[n] for n in rest if n not in new},
         newcomers={n: parts[n] for n in rest if n in new},
@@ -45,8 +45,8 @@ def split(cells: Cells, owner: np.ndarray, seed: int, held_out: HeldOut) -> Spli
     )
 
 
-def _whole(cells: Cells, owner: np.ndarray, seed: int, held_out: HeldOut) -> np.ndarray:
-    """The cells (boolean) that are held out for the test with all others of their donor or client."""
+def _tested_whole(cells: Cells, owner: np.ndarray, seed: int, held_out: HeldOut) -> np.ndarray:
+    """Cells (boolean) that are test cells because their whole donor or client is held out."""
     test = held_out["test"]
     if isinstance(test, list):
         _known(test, sorted(set(owner)), "split.test")
@@ -59,7 +59,7 @@ def _whole(cells: Cells, owner: np.ndarray, seed: int, held_out: HeldOut) -> np.
 def _part(
     name: str, rows: np.ndarray, labels: np.ndarray, whole: np.ndarray, held_out: HeldOut, rng: np.random.Generator
 ) -> Part:
-    """One client's cells by role; at least one is validated where there are two, and one trained on."""
+    """Assign roles to a client's cells; of two or more that are not tested, each other role gets at least one."""
     share = held_out["test_share"] if held_out["test"] == "cells" else 0.0
     tested = whole[rows] | stratified_share(labels[rows], share, rng)
     kept = rows[~tested]
@@ -72,7 +72,7 @@ def _part(
 
 
 def _whole_donors(donors: np.ndarray, owner: np.ndarray, share: float, rng: np.random.Generator) -> np.ndarray:
-    """Cells (boolean) of a random ``share`` of donors, at least one. Clients that have several donors keep one."""
+    """Cells (boolean) of a random ``share`` of donors, at least one; if any client has several, each keeps one."""
     owned = pd.DataFrame({"donor": donors, "client": owner}).drop_duplicates()
     names = sorted(set(donors))
     if len(names) < 2:
@@ -86,16 +86,16 @@ def _whole_donors(donors: np.ndarray, owner: np.ndarray, share: float, rng: np.r
             chosen.add(donor)
     if not chosen:
         raise InputError(
-            "split.test=donors: every client has one donor of its own and must keep it; use split.test=cells"
+            "split.test=donors: each donor is some client's only one, which it must keep; use split.test=cells"
         )
     return np.isin(donors, list(chosen))
 
 
 def stratified_share(labels: np.ndarray, share: float, rng: np.random.Generator) -> np.ndarray:
-    """A random ``share`` of cells (boolean), spread over the cell types in proportion, singletons included.
+    """Draw a random ``share`` of cells (boolean), stratified by cell type, singletons included.
 
-    Systematic sampling over cells sorted by type: each type gives its share to within one cell, and so does the
-    whole, which drawing type by type with rounding would not.
+    Systematic sampling over cells sorted by type: the share is met to within one cell by type and in total, which
+    rounding type by type would not achieve.
     """
     order = np.lexsort((rng.random(len(labels)), labels))
     ticks = np.floor(np.arange(len(labels) + 1) * share + rng.random())
@@ -105,7 +105,7 @@ def stratified_share(labels: np.ndarray, share: float, rng: np.random.Generator)
 
 
 def _known(chosen: Sequence[str | int], names: list[str], setting: str) -> set[str]:
-    """The clients chosen, some of all; chunks are named by numbers."""
+    """Names of the chosen clients (chunks are numbered); InputError if one is unknown or none would remain."""
     known = set(map(str, chosen))
     if unknown := known - set(names):
         raise InputError(f"{setting} names {', '.join(sorted(unknown))}; the clients are {listed(names)}")

@@ -1,4 +1,4 @@
-"""Who owns which cells: the parts of a dataset, and the split into clients, newcomers and clients held out."""
+"""The split of a dataset into clients, newcomers and held-out clients, and each one's cells by role."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -6,12 +6,12 @@ from dataclasses import dataclass, field
 import numpy as np
 
 ROLES = ("train", "validation", "test")
-POOLED = "pooled"  # the name of several clients' cells taken together
+POOLED = "pooled"  # the name of several clients' pooled cells
 
 
 @dataclass(frozen=True)
 class Part:
-    """The cells of one client (or of several, pooled), as row numbers by role. Every cell has one role."""
+    """The cells of one client (or of several, pooled), as row numbers by role; each cell has exactly one role."""
 
     name: str
     train: np.ndarray
@@ -25,13 +25,12 @@ class Part:
 
 @dataclass(frozen=True)
 class Split:
-    """Clients that train the federation, newcomers held out for fine-tuning, and whole clients held out for the test;
-    each by name, in order of name."""
+    """Clients that train, newcomers held out for fine-tuning, and clients held out whole for testing; in name order."""
 
     clients: dict[str, Part]
     newcomers: dict[str, Part]
     tested: dict[str, Part] = field(default_factory=dict)
 
     def to_test(self, parts: Sequence[Part]) -> list[Part]:
-        """The parts to test on what was trained at ``parts``: those held out for it, else their own test cells."""
+        """The parts to test a model of ``parts`` on: held-out clients if any, else those with test cells."""
         return list(self.tested.values()) or [part for part in parts if len(part.test)]

@@ -1,4 +1,4 @@
-"""Which cells weights have been trained on, so that they are not tested on them later."""
+"""Records which cells a model was trained on, so that it is not tested on them later."""
 
 import base64
 from collections.abc import Sequence
@@ -15,8 +15,8 @@ Files = Sequence[Sequence[str]]
 
 @dataclass(frozen=True)
 class Seen:
-    """Clients by name, and (boolean) which cells of which files, the latter by SHA-256; cells that training was
-    stopped by among them."""
+    """Training and validation cells of a model: clients by name, files by SHA-256, cells as a boolean mask over all
+    cells of the files."""
 
     clients: frozenset[str]
     files: list[str]
@@ -24,26 +24,26 @@ class Seen:
 
     @classmethod
     def of(cls, parts: Sequence[Part], files: Files, n_cells: int, before: "Seen | None") -> "Seen":
-        """What is seen after training on parts of the cells of files, from weights that had seen others ``before``."""
+        """Add the cells of ``parts`` to those that the initial weights had seen ``before``."""
         cells = np.zeros(n_cells, dtype=bool)
         for part in parts:
             cells[part.train] = cells[part.validation] = True
-        if before is not None and before.is_of(files, n_cells):
+        if before is not None and before.matches(files, n_cells):
             cells |= before.cells
         clients = {part.name for part in parts} | (before.clients if before else set())
         return cls(frozenset(clients), [sha256 for _, sha256 in files], cells)
 
-    def is_of(self, files: Files, n_cells: int) -> bool:
+    def matches(self, files: Files, n_cells: int) -> bool:
         return self.files == [sha256 for _, sha256 in files] and len(self.cells) == n_cells
 
     def check(self, split: Split, files: Files, n_cells: int) -> None:
-        """InputError where cells that a run would test on are among those seen."""
-        if not self.is_of(files, n_cells):
+        """InputError if a test cell of ``split`` has been seen."""
+        if not self.matches(files, n_cells):
             return
         tested = np.concatenate([part.test for parts in vars(split).values() for part in parts.values()])
         if seen := int(self.cells[tested].sum()):
             raise InputError(
-                f"weights: {seen} of {len(tested)} test cells have been trained on in the run that they come from; "
+                f"weights: {seen} of {len(tested)} test cells have been trained on in the earlier run; "
                 "split the cells as it did (the same seed, split and data.client_key)"
             )
 

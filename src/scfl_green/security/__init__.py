@@ -1,1 +1,1 @@
-"""What received things may name (targets), and what may leave this machine (confidential)."""
+"""Limits what received files may run (targets) and what may leave this machine (confidential)."""

@@ -1,4 +1,4 @@
-"""What must not leave: secrets are refused where they are met, and what is shared names no paths and no people."""
+"""Keeps secrets out of configurations, and paths and people out of what is shared."""
 
 import hashlib
 import os
@@ -20,35 +20,35 @@ SECRET_VALUE = re.compile(
     r"|\bsk-(ant-|proj-|[A-Za-z0-9]{32})|\bAKIA[0-9A-Z]{12}|\bxox[a-z]-"
     r"|\beyJ[\w-]{8,}\.[\w-]+\.|PRIVATE KEY|://[^/\s@]*:[^/\s@]*@|[?&](token|key|sig|signature|access_token|api_key)="
 )
-# Strings under these keys are words of this program; any other may be a path, a column, or what somebody is called.
-OF_RECORD = ("data", "model", "opt", "regime", "split", "fingerprint", "method", "country", "energy_mode", "device")
-OF_CONFIG = ("_target_", "name", "preprocess", "precision", "accelerator", "monitor")
-VERSIONS = ("torch", "pytorch-lightning", "flwr", "codecarbon", "scfl-green")
-WORDS = frozenset(OF_RECORD + OF_CONFIG + VERSIONS)
-# Clients may be donors, and donors may be called by numbers.
-PEOPLE = ("client", "newcomers", "test")
-# Not only paths: what is interpolated may come from the environment.
+# Strings under these keys are this program's words; any other may be a path, a column or a person's name.
+RECORD_KEYS = ("data", "model", "opt", "regime", "split", "fingerprint", "method", "country", "energy_mode", "device")
+CONFIG_KEYS = ("_target_", "name", "preprocess", "precision", "accelerator", "monitor")
+VERSION_KEYS = ("torch", "pytorch-lightning", "flwr", "codecarbon", "scfl-green")
+PUBLIC_KEYS = frozenset(RECORD_KEYS + CONFIG_KEYS + VERSION_KEYS)
+# Clients may be donors, even if their names are numbers.
+PEOPLE_KEYS = ("client", "newcomers", "test")
+# Not only paths: interpolated values may come from the environment.
 PATH = re.compile(r"[/\\~]|\.h5ad|\.safetensors|\$\{")
 NUMBERS = re.compile(r"[\d.,e+\[\]-]*|null|true|false")
-# Groups of the configuration, whose choices are words of this program; any other key may be a user's own.
+# Groups of the configuration, whose choices are this program's words; any other key may be a user's own.
 GROUPS = (
     "callbacks", "carbon", "data", "experiment", "federation", "genes", "launcher", "logger", "model", "opt", "paths",
     "privacy", "regime", "split", "trainer",
 )  # fmt: skip
-WITH_PATHS = ("weights", "data.path", "data.source", "paths")
-# Groups that only repeat what another key says.
-REPEATING = ("hydra", "logger", "paths")
-DEEPEST = 40
+PATH_KEYS = ("weights", "data.path", "data.source", "paths")
+# Groups that only repeat the values of other keys.
+REPEATING_GROUPS = ("hydra", "logger", "paths")
+MAX_DEPTH = 40
 
 
 def refuse_secret(key: str, value: Any) -> None:
-    """InputError where a key or value of the configuration looks like a secret; names the key alone."""
+    """InputError if a key or value of the configuration looks like a secret; the message names only the key."""
     if value is None or isinstance(value, bool):
         return
     text, named = str(value).strip("'\" "), key if not SECRET_VALUE.search(key) else "a key"
-    if (found := SECRET_KEY.search(_words(key))) and text.lower() not in ("", "null", "true", "false", "???"):
+    if (found := SECRET_KEY.search(_snake_case(key))) and text.lower() not in ("", "null", "true", "false", "???"):
         if found[2].startswith("token") and re.fullmatch(r"[\d.]{1,6}", text):
-            return  # their number, as of words
+            return  # a number of tokens, as in text
         why = "it looks like a secret"
     elif SECRET_VALUE.search(text):
         why = "its value looks like a secret"
@@ -56,13 +56,11 @@ def refuse_secret(key: str, value: Any) -> None:
         why = f"it holds the value of the environment variable {name}"
     else:
         return
-    raise InputError(
-        f"{named}: {why}, and configurations are written down; it belongs into the environment or ~/.netrc"
-    )
+    raise InputError(f"{named}: {why}, and configurations are saved; set it in the environment or ~/.netrc instead")
 
 
 def refuse_secret_arguments(arguments: Sequence[str]) -> None:
-    """The same for a command line, before Hydra repeats it in an error or writes it down."""
+    """Refuse secrets on the command line, before Hydra repeats them in an error or saves them."""
     for number, argument in enumerate(arguments, start=1):
         refuse_secret(f"argument {number}", argument)
         key, _, value = argument.partition("=")
@@ -72,56 +70,56 @@ def refuse_secret_arguments(arguments: Sequence[str]) -> None:
 
 
 def refuse_secrets(cfg: DictConfig) -> None:
-    """The same for every value of a composed configuration, whichever file or variable it comes from."""
-    for path, value in sorted(_values(cfg, ()), key=lambda entry: entry[0][0] in REPEATING):
+    """Refuse secrets in a composed configuration, whichever file or variable they come from."""
+    for path, value in sorted(_values(cfg, ()), key=lambda entry: entry[0][0] in REPEATING_GROUPS):
         refuse_secret(".".join(path), value)
 
 
 def _values(node: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """What can be resolved yet, with the keys that lead there."""
-    if len(path) > DEEPEST:
+    """Yield all values that can be resolved yet, each with the keys that lead to it."""
+    if len(path) > MAX_DEPTH:
         raise InputError(f"{'.'.join(path[:6])}...: the configuration refers to itself")
     for key in list(node.keys()) if isinstance(node, DictConfig) else range(len(node)):
         try:
             value = node[key]
         except OmegaConfBaseException:
             continue
-        if isinstance(value, dict | list | tuple):  # what a resolver made
+        if isinstance(value, dict | list | tuple):  # made by a resolver
             value = OmegaConf.create(value, parent=node)
         below = (*path, str(key))
         yield from _values(value, below) if OmegaConf.is_config(value) else [(below, value)]
 
 
 def _is_secret(name: str, value: str) -> bool:
-    return len(value) >= 8 and value[0] != "/" and SECRET_KEY.search(_words(name)) is not None
+    return len(value) >= 8 and value[0] != "/" and SECRET_KEY.search(_snake_case(name)) is not None
 
 
-def _words(key: str) -> str:
-    """A key in snake case: apiKey, API-KEY and api.key alike."""
+def _snake_case(key: str) -> str:
+    """Convert a key to snake case: apiKey, API-KEY and api.key all become api_key."""
     return re.sub(r"[^a-z0-9]+", "_", re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", key).lower())
 
 
 def public(value: Any, key: str = "") -> Any:
-    """What of a configuration or a record may be uploaded: numbers, and strings that are words of this program."""
+    """The part of a configuration or record that may be uploaded: numbers, and strings under ``PUBLIC_KEYS``."""
     if isinstance(value, Mapping):
         shown = {name: public(below, str(name)) for name, below in value.items()}
         return {name: below for name, below in shown.items() if below is not None or value[name] is None}
     if isinstance(value, list | tuple):
         shown_items = [public(item, key) for item in value]
-        return None if key in PEOPLE or any(item is None for item in shown_items) else shown_items
+        return None if key in PEOPLE_KEYS or any(item is None for item in shown_items) else shown_items
     if isinstance(value, str):
-        return value if key in WORDS or (key == "test" and value in ("cells", "donors")) else None
+        return value if key in PUBLIC_KEYS or (key == "test" and value in ("cells", "donors")) else None
     return None if key == "client" else value
 
 
 def shown(override: str, separator: str = "=", *, people: bool = True) -> str:
-    """An override as it may stand in a folder's name or a report: a short hash in the place of a path, and unless
-    ``people``, of everything but numbers and choices of groups."""
+    """An override as shown in a folder's name or a report: a short hash replaces a path and, unless ``people``,
+    everything but numbers and group choices."""
     key, found, value = override.partition(separator)
     plain = key.lstrip("+~")
-    path = PATH.search(value) or not found or any(plain == of or plain.startswith(f"{of}.") for of in WITH_PATHS)
+    path = PATH.search(value) or not found or any(plain == k or plain.startswith(f"{k}.") for k in PATH_KEYS)
     person = not people and plain not in GROUPS and not re.fullmatch(NUMBERS, value.lower())
-    person = person or (not people and plain.rpartition(".")[2] in PEOPLE)
+    person = person or (not people and plain.rpartition(".")[2] in PEOPLE_KEYS)
     return f"{key if found else ''}{found}{short_hash(override)}" if path or person else override
 
 

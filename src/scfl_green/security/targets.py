@@ -1,6 +1,6 @@
-"""What a received thing may name in ``_target_``: a pulled model, a run's folder of somebody else, a message.
+"""Limits what a received model, run folder or message may name in ``_target_``.
 
-What a user types, or has in configurations of his own, is his own code and not looked at.
+What users type or keep in their own configurations is their own code and is not checked.
 """
 
 import importlib
@@ -12,11 +12,10 @@ from typing import Any
 
 from scfl_green.errors import InputError
 
-# Rooms, of which may be named what their packages export (``__all__``): scfl_green.models.ACTINN.
-ROOMS = tuple(f"scfl_green.{room}" for room in ("data", "federated", "models", "runs", "training", "training.dp"))
-# Of other libraries: what is one of these or below one, and a class, since there are functions everywhere that read
-# files or start processes.
-THEIRS = (
+# Our packages, whose exports (``__all__``) may be named: scfl_green.models.ACTINN.
+PACKAGES = tuple(f"scfl_green.{name}" for name in ("data", "federated", "models", "runs", "training", "training.dp"))
+# Other libraries: classes that are one of these or below one. No functions, since some read files or start processes.
+LIBRARIES = (
     "flwr.serverapp.strategy",
     "pytorch_lightning.Trainer",
     "pytorch_lightning.trainer.trainer.Trainer",
@@ -26,30 +25,30 @@ THEIRS = (
     "torch.optim",
     "torchmetrics.classification",
 )
-# Public names of plain ASCII: look-alikes of other alphabets, relative and private names are none.
+# Public ASCII names: no look-alikes from other alphabets, no relative and no private names.
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*(\.[A-Za-z][A-Za-z0-9_]*)*")
 
 
 def check(config: Any, trusted: Sequence[str] = (), *, where: str = "") -> None:
-    """InputError where a ``_target_`` anywhere in a resolved configuration is not below what is allowed or ``trusted``.
+    """InputError if any ``_target_`` in a resolved configuration is not below an allowed or ``trusted`` name.
 
-    It must also be a class or function of the very module that is named, defined below what is allowed: what a module
-    has only imported is refused. ``where`` is the key of ``config``.
+    It must also be a class or function defined below such a name, not one that a module only imports. ``where`` is
+    the key of ``config``.
     """
     prefixes = _prefixes(trusted)
-    for path, name in _named(config):
+    for path, name in _targets(config):
         key = ".".join((where, *path) if where else path)
         _check_name(key, name, prefixes)
         _check_object(key, name, prefixes)
 
 
-def _named(config: Any) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """Every ``_target_`` at any depth, with the keys that lead to it."""
+def _targets(config: Any) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Yield every ``_target_`` at any depth, with the keys that lead to it."""
     if isinstance(config, dict | list | tuple):
         for key, below in config.items() if isinstance(config, dict) else enumerate(config):
             if key == "_target_":
                 yield (key,), below
-            for path, name in _named(below):
+            for path, name in _targets(below):
                 yield (str(key), *path), name
 
 
@@ -62,10 +61,10 @@ def _prefixes(trusted: Sequence[str]) -> tuple[str, ...]:
 def _check_name(key: str, name: Any, trusted: tuple[str, ...]) -> None:
     if not isinstance(name, str) or not NAME.fullmatch(name):
         raise InputError(f"{key}={_short(name)}: the dotted name of a public class or function is expected")
-    if not _exported(name) and not _below(name, THEIRS + trusted):
+    if not _exported(name) and not _below(name, LIBRARIES + trusted):
         raise InputError(
-            f"{key}={_short(name)}: not among what a received file may name (scfl_green/security/targets.py); "
-            "if you know that code and trust it, add its module: trusted=[MODULE]"
+            f"{key}={_short(name)}: not among the names a received file may use (scfl_green/security/targets.py); "
+            "if you trust this code, add its module: trusted=[MODULE]"
         )
 
 
@@ -75,21 +74,21 @@ def _check_object(key: str, name: str, trusted: tuple[str, ...]) -> None:
         module = _find(place)
         found = getattr(module, last)
     except (ImportError, AttributeError, ValueError) as error:
-        raise InputError(f"{key}={_short(name)}: there is no such class or function") from error
+        raise InputError(f"{key}={_short(name)}: no such class or function; correct the name") from error
     home = f"{getattr(found, '__module__', '')}.{getattr(found, '__qualname__', '')}"
-    ours = trusted + (ROOMS if _exported(name) else ())
-    own = isinstance(module, ModuleType) and module.__name__ == place and _below(home, ours + THEIRS)
+    ours = trusted + (PACKAGES if _exported(name) else ())
+    own = isinstance(module, ModuleType) and module.__name__ == place and _below(home, ours + LIBRARIES)
     if not own or not (inspect.isclass(found) or (inspect.isfunction(found) and _below(home, ours))):
-        raise InputError(f"{key}={_short(name)}: no class or function that {_short(place)} defines to be configured")
+        raise InputError(f"{key}={_short(name)}: not a configurable class or function defined in {_short(place)}")
 
 
 def _exported(name: str) -> bool:
-    room, _, last = name.rpartition(".")
-    return room in ROOMS and last in importlib.import_module(room).__all__
+    package, _, last = name.rpartition(".")
+    return package in PACKAGES and last in importlib.import_module(package).__all__
 
 
 def _find(name: str) -> Any:
-    """As Hydra finds it: attributes first, then modules."""
+    """Find an object as Hydra does: attributes first, then modules."""
     first, *rest = name.split(".")
     found, so_far = importlib.import_module(first), first
     for part in rest:

@@ -1,1 +1,1 @@
-"""From counts to features: sums by gene, the preparation learnt from them, batches."""
+"""From counts to features: sums by gene, the preparation learnt from them, and batches."""

@@ -12,15 +12,15 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from scfl_green.data.partition import Part
 
 Batch = tuple[torch.Tensor, torch.Tensor]
-# Cells of small batches are gathered together: to begin with a few costs as much as to gather many.
-AT_ONCE = 128
+# Cells sliced at once when batches are small: a few cost as much as many.
+CELLS_AT_ONCE = 128
 
 
 class Features(Dataset[Batch | Iterator[Batch]]):
-    """Features and labels of all cells; indexing with an array of row numbers gives one batch, with a list of such
-    arrays an iterator over their batches.
+    """Features and labels of all cells; an array of row numbers indexes one batch, a list of arrays an iterator over
+    batches.
 
-    ``values`` is cells x genes (CSR) with ``floor``, the feature of a count of zero, taken off. A batch is (x, y):
+    ``values`` (CSR, cells x genes) are the features minus ``floor``, the feature of a zero count. A batch is (x, y):
     float32, cells x genes; and int64, cells.
     """
 
@@ -39,18 +39,18 @@ class Features(Dataset[Batch | Iterator[Batch]]):
         return torch.from_numpy(np.asarray(x)), torch.from_numpy(self.labels[rows])
 
     def batches(self, rows: list[np.ndarray]) -> Iterator[Batch]:
-        """A batch for each array of row numbers."""
-        each = max(1, AT_ONCE // max([1, *map(len, rows)]))
-        for start in range(0, len(rows), each):
-            several = rows[start : start + each]
+        """Yield a batch for each array of row numbers."""
+        step = max(1, CELLS_AT_ONCE // max([1, *map(len, rows)]))
+        for start in range(0, len(rows), step):
+            several = rows[start : start + step]
             sizes = [len(r) for r in several]
             x, y = self.batch(np.concatenate(several))
             yield from zip(x.split(sizes), y.split(sizes), strict=True)
 
 
 class Batches(Sampler[np.ndarray | list[np.ndarray]]):
-    """Row numbers, a batch at a time, or all batches at once where ``packed``; shuffled anew each epoch by (seed,
-    epoch) alone where a seed is given."""
+    """Sample row numbers, one batch at a time, or all batches at once if ``packed``; with a seed, shuffled each epoch
+    by (seed, epoch) alone."""
 
     def __init__(self, rows: np.ndarray, batch_size: int, seed: list[int] | None = None, packed: bool = False) -> None:
         self.rows, self.batch_size, self.seed, self.packed = rows, batch_size, seed, packed
@@ -72,8 +72,8 @@ class Batches(Sampler[np.ndarray | list[np.ndarray]]):
 
 
 class CellDataModule(pl.LightningDataModule):
-    """The batches of one part: shuffled for training (and all of an epoch as one item, where ``packed``; or as
-    ``train_batches`` draws them, once it is set), in order for validation and test."""
+    """The batches of one part: shuffled for training (an epoch as one item if ``packed``), in order for validation
+    and test. Setting ``train_batches`` replaces the training sampler."""
 
     def __init__(self, features: Features, part: Part, batch_size: int, seed: list[int], packed: bool = False) -> None:
         super().__init__()
@@ -81,7 +81,7 @@ class CellDataModule(pl.LightningDataModule):
         self.train_batches: Sampler[Any] = Batches(part.train, batch_size, seed, packed)
 
     def _loader(self, batches: Sampler[Any]) -> DataLoader:
-        # A generator of its own: it would draw from the one that dropout draws from.
+        # Its own generator, so that it does not advance dropout's.
         return DataLoader(self.features, sampler=batches, batch_size=None, generator=torch.Generator())
 
     def train_dataloader(self) -> DataLoader:

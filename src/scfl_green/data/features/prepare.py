@@ -20,12 +20,12 @@ ChooseGenes = Callable[[GeneSums], np.ndarray]
 
 
 def all_genes(sums: GeneSums) -> np.ndarray:
-    """Every gene."""
+    """Choose every gene."""
     return np.arange(sums.linear.shape[-1])
 
 
 def highly_variable(sums: GeneSums, n_genes: Count) -> np.ndarray:
-    """Positions (sorted) of the genes whose dispersion stands out among genes of similar mean.
+    """Choose the genes (sorted positions) whose dispersion is highest among genes of similar mean.
 
     Satija et al. 2015 (Nature Biotechnology 33, Online Methods), as scanpy's ``flavor="seurat"`` computes it:
     log variance-to-mean ratio, z-scored within 20 bins of log mean.
@@ -38,7 +38,7 @@ def highly_variable(sums: GeneSums, n_genes: Count) -> np.ndarray:
         dispersion = np.log(variance / mean)
     genes = pd.DataFrame({"dispersion": np.where(np.isfinite(dispersion), dispersion, np.nan)})
     within = genes.groupby(pd.cut(np.log1p(mean), bins=20), observed=True)["dispersion"]
-    # A gene alone in its bin has no spread to be compared with: it scores one, as in Seurat.
+    # A gene alone in its bin has no spread to compare with and scores 1, as in Seurat.
     centre, spread = within.transform("mean"), within.transform("std")
     alone = spread.isna()
     score = (genes["dispersion"] - centre.where(~alone, 0)) / spread.where(~alone, centre)
@@ -46,7 +46,7 @@ def highly_variable(sums: GeneSums, n_genes: Count) -> np.ndarray:
 
 
 def between_within(sums: GeneSums, n_genes: Count) -> np.ndarray:
-    """Positions (sorted) of the genes with the highest ratio of between-type to within-type sum of squares.
+    """Choose the genes (sorted positions) with the highest ratio of between-type to within-type sum of squares.
 
     Dudoit et al. 2002 (JASA 97:77, section 2.3), the gene filter of scDLC (Zhou et al. 2022, "Methods").
     """
@@ -54,7 +54,7 @@ def between_within(sums: GeneSums, n_genes: Count) -> np.ndarray:
 
 
 def between_within_ratio(sums: GeneSums) -> np.ndarray:
-    """BSS/WSS by gene, of log-normalised values; 0 for a gene that does not vary."""
+    """BSS/WSS of log-normalised values by gene; 0 for a constant gene."""
     n, (linear, squared) = np.maximum(sums.n, 1)[:, None], sums.sums()
     explained = (linear**2 / n).sum(axis=0)
     between = explained - linear.sum(axis=0) ** 2 / sums.n.sum()
@@ -68,11 +68,11 @@ def _highest(score: np.ndarray, n_genes: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Preparation:
-    """How counts become features, learnt from training cells: the genes chosen, in descending order of BSS/WSS,
-    and the mean and the scale by which their log-normalised values are centred and divided.
+    """How counts become features, learnt from training cells: the chosen genes, in descending order of BSS/WSS, and
+    the mean and scale by which their log-normalised values are centred and divided.
 
-    ``scale`` is one where values are only centred, and their standard deviation where they are standardised;
-    without ``preprocess`` values are taken as they are, and not normalised and logged.
+    ``scale`` is the standard deviation, or 1 if values are only centred; without ``preprocess``, values are not
+    log-normalised first.
     """
 
     genes: np.ndarray
@@ -86,7 +86,7 @@ class Preparation:
         cls, cells: Cells, sums: GeneSums, choose_genes: ChooseGenes, standardise: bool, preprocess: bool = True
     ) -> "Preparation":
         chosen = choose_genes(sums)
-        # Most telling first: the order in which scDLC reads them.
+        # Most informative first: the order in which scDLC reads genes.
         chosen = chosen[np.argsort(-between_within_ratio(sums)[chosen], kind="stable")]
         mean, variance = (moment[chosen] for moment in sums.mean_and_variance())
         scale = np.sqrt(variance) if standardise else np.ones_like(variance)
@@ -99,18 +99,18 @@ class Preparation:
         )
 
     def positions(self, genes: np.ndarray) -> np.ndarray:
-        """Where the chosen genes are among a dataset's. InputError for one that it lacks."""
+        """Positions of the chosen genes in a dataset's ``genes``; InputError if one is missing."""
         position = pd.Index(genes).get_indexer(pd.Index(self.genes))
         if (absent := position < 0).any():
             raise InputError(
-                f"{absent.sum()} of the {len(position)} genes that the weights were trained on are not in this "
-                f"dataset, {', '.join(self.genes[absent][:3])} among them; bring a file that has them"
+                f"weights: {absent.sum()} of the {len(position)} genes they were trained on are not in this dataset, "
+                f"such as {', '.join(self.genes[absent][:3])}; use a file that has them"
             )
         return position
 
     def apply(self, cells: Cells) -> Iterator[sparse.csr_matrix]:
-        """Features of the chosen genes, a block of cells at a time (cells x chosen genes, CSR, float32): centred,
-        scaled, clipped at ±10, and less ``floor``, so that a count of zero stays a zero that is not stored."""
+        """Yield features of the chosen genes in blocks of cells (cells x chosen genes, CSR, float32): centred, scaled,
+        clipped at ±10, minus ``floor``, so that zero counts stay unstored zeros."""
         position, floor = self.positions(cells.genes), self.floor
         for start in range(0, len(cells), BLOCK):
             features = normalise(cells.counts[start : start + BLOCK], self.preprocess)[1][:, position]
@@ -121,11 +121,11 @@ class Preparation:
             yield features
 
     def key(self) -> str:
-        """A hash of all that makes up the features."""
+        """A hash of everything that determines the features."""
         text = json.dumps([self.genes.tolist(), self.preprocess]).encode()
         return hashlib.sha256(text + self.mean.tobytes() + self.scale.tobytes()).hexdigest()
 
     @property
     def floor(self) -> np.ndarray:
-        """The feature of a count of zero, by gene."""
+        """The feature of a zero count, by gene."""
         return np.clip(-self.mean / self.scale, -CLIP, CLIP)

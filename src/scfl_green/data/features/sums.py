@@ -1,4 +1,4 @@
-"""Normalised counts, and their sums by gene: all that clients tell of their cells before training."""
+"""Normalised counts, and their sums by gene: all that clients share before training."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,15 +12,15 @@ from scfl_green.data.partition import Part
 from scfl_green.data.reading.cells import Cells
 
 TARGET_SUM = 1e4
-# Cells whose values are held at once in the precision that sums need.
+# Cells whose values are held in float64 at once.
 BLOCK = 1024
-# Sums are kept as whole numbers of 2**-40, so that they do not depend on the order in which they are added.
+# Sums are integers, in units of 2**-40, so that they do not depend on the order of addition.
 UNIT = 2.0**-40
 
 
 def normalise(counts: sparse.csr_matrix, preprocess: bool) -> tuple[sparse.csr_matrix, sparse.csr_matrix]:
-    """Counts per 10,000 of each cell, and log(1 + x) of them (CSR, float32); without ``preprocess`` twice the values
-    as they are, which somebody else has prepared."""
+    """Counts per 10,000 by cell, and log(1 + x) of these (CSR, float32); without ``preprocess``, both are the values
+    unchanged."""
     if not preprocess:
         return counts, counts
     depth = np.asarray(counts.sum(axis=1, dtype=np.float64)).ravel()
@@ -33,11 +33,11 @@ def normalise(counts: sparse.csr_matrix, preprocess: bool) -> tuple[sparse.csr_m
 
 @dataclass(frozen=True)
 class GeneSums:
-    """What a client tells of its training cells: sums by gene that add up to those of the pooled cells, exactly.
+    """A client's sums by gene over its training cells; over clients they add up exactly to those of the pooled cells.
 
     ``n`` counts cells by type. ``linear`` (2 x 2 x genes) holds the sums of x and of x^2 of the normalised counts,
-    ``logged`` (2 x 2 x types x genes) those of their log, by type. Along the first axis are whole part and
-    remainder, both int64, the latter in units of 2**-40: exact up to eight million cells of any depth.
+    ``logged`` (2 x 2 x types x genes) those of their log, by type. The first axis holds whole part and remainder,
+    both int64, the latter in units of 2**-40: exact up to eight million cells of any depth.
     """
 
     n: np.ndarray
@@ -45,36 +45,36 @@ class GeneSums:
     logged: np.ndarray
 
     @classmethod
-    def of(cls, cells: Cells, rows: np.ndarray, preprocess: bool) -> "GeneSums":
+    def from_cells(cls, cells: Cells, rows: np.ndarray, preprocess: bool) -> "GeneSums":
         n_types, n_genes = len(cells.types), cells.counts.shape[1]
         linear, logged = np.zeros((2, 2, n_genes), np.int64), np.zeros((2, 2, n_types, n_genes), np.int64)
         for start in range(0, len(rows), BLOCK):
             block = rows[start : start + BLOCK]
-            of_all = np.ones((1, len(block)), dtype=np.int64)
+            everyone = np.ones((1, len(block)), dtype=np.int64)
             member = (cells.labels[block], np.arange(len(block)))
-            of_type = sparse.csr_matrix((of_all[0], member), shape=(n_types, len(block)))
+            by_type = sparse.csr_matrix((everyone[0], member), shape=(n_types, len(block)))
             normalised, logs = normalise(cells.counts[block], preprocess)
-            linear += _exact_sums(sparse.csr_matrix(of_all), normalised)[:, :, 0]
-            logged += _exact_sums(of_type, logs)
+            linear += _exact_sums(sparse.csr_matrix(everyone), normalised)[:, :, 0]
+            logged += _exact_sums(by_type, logs)
         return cls(np.bincount(cells.labels[rows], minlength=n_types), linear, logged)
 
     def __add__(self, other: "GeneSums") -> "GeneSums":
         return GeneSums(self.n + other.n, self.linear + other.linear, self.logged + other.logged)
 
-    def sums(self, of: str = "logged") -> np.ndarray:
+    def sums(self, field: str = "logged") -> np.ndarray:
         """Sums of x and of x^2 (2 x genes, or 2 x types x genes) in float64."""
-        whole, remainder = getattr(self, of)
+        whole, remainder = getattr(self, field)
         return whole + remainder * UNIT
 
-    def mean_and_variance(self, of: str = "logged") -> tuple[np.ndarray, np.ndarray]:
-        """Mean and unbiased variance by gene over all cells, of ``linear`` or ``logged`` values."""
-        sums, n = (self.sums("linear") if of == "linear" else self.sums().sum(axis=1)), self.n.sum()
+    def mean_and_variance(self, field: str = "logged") -> tuple[np.ndarray, np.ndarray]:
+        """Mean and unbiased variance of ``linear`` or ``logged`` values by gene, over all cells."""
+        sums, n = (self.sums("linear") if field == "linear" else self.sums().sum(axis=1)), self.n.sum()
         mean = sums[0] / n
         return mean, np.maximum(sums[1] - n * mean**2, 0) / max(n - 1, 1)
 
 
 def pooled(parts: Sequence[Part], sums_of: Callable[[Part], GeneSums], **_: object) -> GeneSums:
-    """The sums of all parts, added up here."""
+    """Add up the sums of all parts in this process."""
     return reduce(add, map(sums_of, parts))
 
 
@@ -85,6 +85,6 @@ def _exact_sums(groups: sparse.csr_matrix, values: sparse.csr_matrix) -> np.ndar
         data = values.data.astype(np.float64) ** power
         whole = np.floor(data)
         for part in (whole, np.rint((data - whole) / UNIT)):
-            of_part = sparse.csr_matrix((part.astype(np.int64), values.indices, values.indptr), values.shape)
-            totals.append((groups @ of_part).toarray())
+            integers = sparse.csr_matrix((part.astype(np.int64), values.indices, values.indptr), values.shape)
+            totals.append((groups @ integers).toarray())
     return np.array(totals).reshape(2, 2, *totals[0].shape).swapaxes(0, 1)

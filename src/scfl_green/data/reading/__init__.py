@@ -1,1 +1,1 @@
-"""The cells of h5ad files, checked as they are read."""
+"""Reads the cells of h5ad files and checks them."""

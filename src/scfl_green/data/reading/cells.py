@@ -1,4 +1,4 @@
-"""Cells: counts, cell types and clients of one dataset, checked as they come in."""
+"""The cells of a dataset: counts, cell types and clients, checked as they are read."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -20,8 +20,8 @@ from scfl_green.errors import InputError, listed
 
 @dataclass(frozen=True)
 class Reading:
-    """How files are read: columns of ``obs`` with the cell types, the clients (None: all cells are one client's)
-    and the donors (None: the clients are); see configs/data/h5ad.yaml for the rest."""
+    """How files are read: the columns of ``obs`` with cell types, clients (None: one client) and donors (None: the
+    clients are donors); see configs/data/h5ad.yaml for the rest."""
 
     label_key: str
     client_key: str | None = None
@@ -37,12 +37,11 @@ class Reading:
 
 @dataclass(frozen=True)
 class Cells:
-    """Cells as they were counted.
+    """The cells of a dataset.
 
     ``counts`` is cells x genes (CSR, float32, non-negative integers unless read without preprocessing); ``genes``
-    and ``symbols`` name its columns; ``labels`` are positions in ``types``, the one label registry of all clients
-    (sorted names); ``clients`` and ``donors`` name for each cell whose it is. ``notes`` are the choices made on the
-    way, a line each.
+    and ``symbols`` name its columns; ``labels`` index ``types``, the sorted cell types of all clients; ``clients``
+    and ``donors`` are names by cell; ``notes`` tell how the files were read, a line each.
     """
 
     counts: sparse.csr_matrix
@@ -59,14 +58,14 @@ class Cells:
 
     @classmethod
     def read(cls, paths: Sequence[Path], reading: Reading) -> "Cells":
-        """The cells of one h5ad file, or of several, each of which is then a client named by its file.
+        """Read one h5ad file, or several, each of which is then a client named after its file.
 
-        Raises InputError, naming the file, for what cannot be trained on.
+        InputError, naming the file, if its cells cannot be used for training.
         """
-        files = [_File.of(path, reading, alone=len(paths) == 1) for path in paths]
+        files = [_File.read(path, reading, alone=len(paths) == 1) for path in paths]
         if len({file.name for file in files}) < len(files):
             raise InputError(
-                f"data.path names files of one name, {listed(paths)}; each file is a client with a name of its own"
+                f"data.path: files with the same name, {listed(paths)}; each is a client and needs a name of its own"
             )
         types, kept, dropped = one_registry([file.labels for file in files], reading.min_cells_per_type)
         space = genes.match({file.name: file.genes for file in files}, reading.min_gene_overlap)
@@ -74,25 +73,25 @@ class Cells:
         names = np.concatenate([file.labels[k] for file, k in zip(files, kept, strict=True)])
         notes = (*(file.notes for file in files if file.notes), *places, *space.notes, *dropped)
         clients, donors = (
-            np.concatenate([getattr(file, of)[k] for file, k in zip(files, kept, strict=True)])
-            for of in ("clients", "donors")
+            np.concatenate([getattr(file, field)[k] for file, k in zip(files, kept, strict=True)])
+            for field in ("clients", "donors")
         )
         if lost := set(np.concatenate([file.clients for file in files])) - set(clients):
-            raise InputError(f"client {min(lost)!r} has no cells left of a type that is kept; leave it out")
+            raise InputError(f"client {min(lost)!r} has no cells left of a kept cell type; remove this client")
         labels = pd.Index(types).get_indexer(pd.Index(names)).astype(np.int64)
         return cls(matrix, space.names, space.symbols, labels, types, clients, donors, notes)
 
     def labelled_by(self, types: tuple[str, ...]) -> "Cells":
-        """The same cells under the label registry of an earlier run; InputError for a type that it lacks."""
+        """The same cells, labelled by an earlier run's cell types; InputError for a type that it lacks."""
         if unknown := set(self.types) - set(types):
-            raise InputError(f"the weights know no cell type {', '.join(sorted(unknown))}; remove these cells")
+            raise InputError(f"weights: not trained on cell type {', '.join(sorted(unknown))}; remove these cells")
         position = np.array([types.index(name) for name in self.types], dtype=np.int64)
         return replace(self, labels=position[self.labels], types=types)
 
 
 @dataclass(frozen=True)
 class _File:
-    """What is known of a file before its counts are read; ``labels`` are names, "" for a cell to be left out."""
+    """Metadata of a file, read before its counts; ``labels`` are cell type names, "" for a cell to leave out."""
 
     path: Path
     place: str
@@ -105,7 +104,7 @@ class _File:
     notes: str
 
     @classmethod
-    def of(cls, path: Path, reading: Reading, alone: bool) -> "_File":
+    def read(cls, path: Path, reading: Reading, alone: bool) -> "_File":
         with opened(path) as file:
             place = counts.find(file, reading.counts, reading.preprocess)
             obs = table(file["obs"], (reading.label_key, reading.client_key, reading.donor_key))
@@ -114,7 +113,8 @@ class _File:
             n_cells, n_genes = counts.shape(file[place])
             if (n_cells, n_genes) != (len(obs), len(var)) or 0 in (n_cells, n_genes):
                 raise InputError(
-                    f"{place} has {n_cells} cells x {n_genes} genes, obs {len(obs)} and var {len(var)} rows"
+                    f"{place} has {n_cells} cells x {n_genes} genes, obs {len(obs)} and var {len(var)} rows; "
+                    "the sizes must agree and not be 0: write the file again"
                 )
             labels, notes = clean_labels(obs, reading.label_key, reading.drop_unlabelled)
             clients = np.full(n_cells, "all" if alone else path.stem, dtype=object)
@@ -123,12 +123,12 @@ class _File:
                 if len(set(clients)) == 1:
                     raise InputError(
                         f"data.client_key={reading.client_key}: all cells belong to {clients[0]!r}; name a column with "
-                        "several clients, or cut the cells with split=iid data.client_key=null"
+                        "several clients, or simulate clients with split=iid data.client_key=null"
                     )
             donors = clients if reading.donor_key is None else column(obs, reading.donor_key, "data.donor_key")
             if not alone:  # donor 1 of one site is not donor 1 of another
                 donors = clients + "/" + donors if reading.donor_key is not None else clients
-            names = genes.GeneNames.of(var, reading.gene_key)
+            names = genes.GeneNames.from_var(var, reading.gene_key)
         cells = obs.index.astype(str).to_numpy()
         return cls(path, place, path.stem, labels, clients, donors, cells, names, notes and f"{path.stem}: {notes}")
 
@@ -136,38 +136,38 @@ class _File:
 def _assemble(
     files: list[_File], kept: list[np.ndarray], space: genes.GeneSpace, reading: Reading
 ) -> tuple[sparse.csr_matrix, list[str]]:
-    """One matrix of all files' kept cells and all genes, and where each file's counts were found.
+    """Build one matrix of all kept cells and all genes, and note where each file's counts were found.
 
-    Filled block by block into arrays that are made once: at no time is there a second copy.
+    Filled block by block into arrays allocated once: there is never a second copy in memory.
     """
-    room = 0
+    capacity = 0
     for file in files:
         with opened(file.path) as h5:
-            room += counts.stored(h5[file.place])
-    values, columns = np.empty(room, dtype=np.float32), np.empty(room, dtype=np.int32)
+            capacity += counts.stored(h5[file.place])
+    values, columns = np.empty(capacity, dtype=np.float32), np.empty(capacity, dtype=np.int32)
     lengths, filled = [np.zeros(1, dtype=np.int64)], 0
     for file, keep, position in zip(files, kept, space.positions, strict=True):
         done = 0
         with opened(file.path) as h5:
             for block in counts.blocks(h5[file.place]):
-                if reading.preprocess and (what := counts.not_counts(block)):
-                    raise InputError(f"{file.place} holds {what}; {counts.advice(h5)}")
+                if reading.preprocess and (problem := counts.not_counts(block)):
+                    raise InputError(f"{file.place} holds {problem}; {counts.advice(h5)}")
                 check_range(block.data, file.place)
-                block = _renamed(block, position, len(space.names))[keep[done : (done := done + block.shape[0])]]
+                block = _matched(block, position, len(space.names))[keep[done : (done := done + block.shape[0])]]
                 values[filled : filled + block.nnz], columns[filled : filled + block.nnz] = block.data, block.indices
                 lengths.append(np.diff(block.indptr))
                 filled += block.nnz
     indptr = np.concatenate(lengths).cumsum()
     matrix = sparse.csr_matrix((values[:filled], columns[:filled], indptr), shape=(len(indptr) - 1, len(space.names)))
     _check_cells(matrix, files, kept, reading.keep_empty)
-    what = "counts" if reading.preprocess else "features"
-    return matrix, [f"{file.name}: {what} from {file.place}" for file in files]
+    kind = "counts" if reading.preprocess else "features"
+    return matrix, [f"{file.name}: {kind} from {file.place}" for file in files]
 
 
 def _check_cells(
     matrix: sparse.csr_matrix, files: Sequence[_File], kept: Sequence[np.ndarray], keep_empty: bool
 ) -> None:
-    """InputError for cells without counts, unless these are kept, and for cells that are there twice."""
+    """InputError for cells without counts, unless these are kept, and for duplicate cells."""
     sizes = [int(keep.sum()) for keep in kept]
     if not keep_empty:
         for file, first, size in zip(files, np.cumsum([0, *sizes[:-1]]), sizes, strict=True):
@@ -176,9 +176,8 @@ def _check_cells(
     check_copies(matrix, cells, np.repeat([file.path.name for file in files], sizes))
 
 
-def _renamed(block: sparse.csr_matrix, position: np.ndarray, n_genes: int) -> sparse.csr_matrix:
-    renamed = sparse.csr_matrix(
-        (block.data, position[block.indices].astype(np.int32), block.indptr), (block.shape[0], n_genes)
-    )
-    renamed.sum_duplicates()
-    return renamed
+def _matched(block: sparse.csr_matrix, position: np.ndarray, n_genes: int) -> sparse.csr_matrix:
+    columns = position[block.indices].astype(np.int32)
+    matched = sparse.csr_matrix((block.data, columns, block.indptr), (block.shape[0], n_genes))
+    matched.sum_duplicates()
+    return matched

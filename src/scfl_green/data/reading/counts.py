@@ -1,4 +1,4 @@
-"""Counts of an h5ad file: found, recognised and read in blocks of cells, never as one dense matrix."""
+"""Finds, recognises and reads the counts of an h5ad file, in blocks of cells, never as one dense matrix."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -11,15 +11,15 @@ from scfl_green.data.reading.preflight import text
 from scfl_green.errors import InputError, listed
 
 BLOCK = 4096
-# Where counts are looked for, in this order.
+# Searched for counts in this order.
 PLACES = ("layers/counts", "raw/X", "X")
 DENSE_BLOCK_BYTES = 64e6
 CSC_VALUES = 8_000_000
 
 
 def find(file: h5py.File, wanted: str | None, preprocess: bool) -> str:
-    """The place of the counts: ``wanted``, or the first usual one whose first cells look like counts (``X`` where
-    values are taken as features as they are). Raises InputError that says what was found instead."""
+    """Find the counts: ``wanted``, or the first of ``PLACES`` whose first cells look like counts (``X`` if values are
+    used as features unchanged). InputError says what was found instead."""
     if wanted is not None:
         place = wanted.replace("raw.X", "raw/X")
         if place not in file:
@@ -31,35 +31,35 @@ def find(file: h5py.File, wanted: str | None, preprocess: bool) -> str:
         raise InputError("the file has no X, no raw.X and no layers['counts']; raw counts are expected (data.counts)")
     if not preprocess:
         return "X" if "X" in places else places[0]
-    wrong = {}
+    problems = {}
     for place in places:
         first = next(blocks(file[place]), None)
-        wrong[place] = "zeros alone" if first is not None and first.nnz == 0 < min(first.shape) else not_counts(first)
-        if wrong[place] is None:
+        problems[place] = "only zeros" if first is not None and first.nnz == 0 < min(first.shape) else not_counts(first)
+        if problems[place] is None:
             return place
-    raise InputError("; ".join(f"{place} holds {what}" for place, what in wrong.items()) + f"; {advice(file)}")
+    raise InputError("; ".join(f"{place} holds {problem}" for place, problem in problems.items()) + f"; {advice(file)}")
 
 
 def advice(file: h5py.File) -> str:
-    """What to do about values that are no counts."""
+    """What to do if no raw counts are found."""
     others = listed(f"layers/{name}" for name in file.get("layers", ()))
     return (
-        f"raw counts are expected: name their place with data.counts (layers here: {others}), or take the values as "
+        f"raw counts are expected: set data.counts to their place (layers here: {others}), or use the values as "
         "features with data.preprocess=none"
     )
 
 
 def not_counts(block: sparse.csr_matrix | None) -> str | None:
-    """What the values are that are no counts; None for counts (non-negative integers)."""
+    """Describe values that are not counts; None for counts (non-negative integers)."""
     if block is None or block.nnz == 0:
         return None
     values = block.data
     if not np.isfinite(values).all():
         return f"{int((~np.isfinite(values)).sum())} NaN or infinite values"
     if (values < 0).any():
-        return f"negative values, down to {values.min():.3g}, such as scaled data have"
+        return f"negative values, down to {values.min():.3g}, as in scaled data"
     if len(values) > 1000 and (values == 1).all():
-        return "nothing but zeros and ones, such as binarised data have"
+        return "only zeros and ones, as in binarised data"
     if not (values % 1).any():
         return None
     if values.max() < 20:
@@ -70,11 +70,11 @@ def not_counts(block: sparse.csr_matrix | None) -> str | None:
         if depth.std() < 1e-3 * depth.mean():
             return f"log-normalised values (cells add up to {depth.mean():.0f} before the log)"
         if np.abs(counts.data - counts.data.round()).max() < 1e-2:
-            return "logged counts"
+            return "log-transformed counts"
     depth = np.asarray(block.sum(axis=1, dtype=np.float64)).ravel()
     if depth.std() < 1e-3 * depth.mean():
         return f"normalised values (cells add up to {depth.mean():.0f})"
-    return f"fractions, {values[values % 1 > 0][0]:.4g} among them"
+    return f"non-integer values, such as {values[values % 1 > 0][0]:.4g}"
 
 
 def shape(element: h5py.Group | h5py.Dataset) -> tuple[int, int]:
@@ -83,30 +83,30 @@ def shape(element: h5py.Group | h5py.Dataset) -> tuple[int, int]:
     if values.dtype.kind not in "biuf":
         raise InputError(f"{element.name} holds values of type {values.dtype}; numbers are expected")
     if size is None or len(size) != 2:
-        raise InputError(f"{element.name} is no matrix of cells x genes")
+        raise InputError(f"{element.name} is not a matrix of cells x genes; write the file again")
     return int(size[0]), int(size[1])
 
 
 def stored(element: h5py.Group | h5py.Dataset) -> int:
-    """The number of stored values, at most; what a CSR matrix of them must have room for."""
+    """Upper bound on the number of stored values, by which a CSR matrix is allocated."""
     if isinstance(element, h5py.Group):
         return element["data"].shape[0]
     return sum(int(np.count_nonzero(element[rows])) for rows in _dense_rows(element))
 
 
 def blocks(element: h5py.Group | h5py.Dataset) -> Iterator[sparse.csr_matrix]:
-    """The matrix in blocks of cells (CSR, float32, sorted, without stored zeros), whatever its encoding."""
+    """Read the matrix in blocks of cells (CSR, float32, sorted, without stored zeros), whatever its encoding."""
     shape(element)
     kind = text(element.attrs.get("encoding-type", "array" if isinstance(element, h5py.Dataset) else ""))
     readers: dict[str, Callable[[Any], Iterator[sparse.csr_matrix]]] = {
         "array": _dense, "csr_matrix": _csr, "csc_matrix": _csc
     }  # fmt: skip
     if kind not in readers:
-        raise InputError(f"{element.name} is encoded as {kind or 'nothing known'!r}; {', '.join(readers)} expected")
+        raise InputError(f"{element.name} is encoded as {kind or 'unknown'!r}; {', '.join(readers)} are expected")
     for block in readers[kind](element):
         block.sort_indices()
         if _has_duplicates(block):
-            raise InputError(f"{element.name} has two values for the same cell and gene; sum_duplicates() mends it")
+            raise InputError(f"{element.name} has two values for the same cell and gene; run sum_duplicates()")
         block.eliminate_zeros()
         yield block
 
@@ -136,10 +136,10 @@ def _csr(group: h5py.Group) -> Iterator[sparse.csr_matrix]:
 def _csc(group: h5py.Group) -> Iterator[sparse.csr_matrix]:
     n_cells, n_genes = shape(group)
     indptr, n_stored = _pointers(group, n_genes), stored(group)
-    # Values lie gene by gene: read again for as many cells as fit into memory beside the matrix that is made of them.
+    # Values are stored by gene: read once for every group of cells that fits in memory beside the result.
     step = max(BLOCK, n_cells * CSC_VALUES // max(1, n_stored))
-    # Of a chunk that is compressed all is read for a part.
-    at_once = max([CSC_VALUES // 8, *(group[of].chunks[0] for of in ("data", "indices") if group[of].chunks)])
+    # Reading part of a compressed chunk decompresses all of it.
+    at_once = max([CSC_VALUES // 8, *(group[name].chunks[0] for name in ("data", "indices") if group[name].chunks)])
     for first in range(0, n_cells, step):
         n = min(step, n_cells - first)
         pointers, rows, values = np.zeros_like(indptr), [np.empty(0, np.int32)], [np.empty(0, np.float32)]
@@ -152,16 +152,16 @@ def _csc(group: h5py.Group) -> Iterator[sparse.csr_matrix]:
             with np.errstate(over="ignore"):
                 values.append(group["data"][start:stop][kept].astype(np.float32))
         by_gene = np.concatenate(values), np.concatenate(rows), pointers
-        some = sparse.csc_matrix(by_gene, shape=(n, n_genes)).tocsr()
-        yield from (some[start : start + BLOCK] for start in range(0, n, BLOCK))
+        cells = sparse.csc_matrix(by_gene, shape=(n, n_genes)).tocsr()
+        yield from (cells[start : start + BLOCK] for start in range(0, n, BLOCK))
 
 
 def _pointers(group: h5py.Group, n: int) -> np.ndarray:
     indptr, n_stored = group["indptr"][:].astype(np.int64), stored(group)
-    right = len(indptr) == n + 1 and indptr[0] == 0 and indptr[-1] == n_stored and (np.diff(indptr) >= 0).all()
-    if not right or group["indices"].shape[0] != n_stored:
+    valid = len(indptr) == n + 1 and indptr[0] == 0 and indptr[-1] == n_stored and (np.diff(indptr) >= 0).all()
+    if not valid or group["indices"].shape[0] != n_stored:
         raise InputError(
-            f"{group.name}/indptr does not fit its {n_stored} values: the matrix is damaged, write it anew"
+            f"{group.name}/indptr does not fit its {n_stored} values: the matrix is damaged, write the file again"
         )
     return indptr
 
@@ -173,7 +173,7 @@ def _indices(group: h5py.Group, start: int, end: int, limit: int) -> np.ndarray:
     if len(found) and (found.min() < 0 or found.max() >= limit):
         wrong = found[(found < 0) | (found >= limit)][0]
         raise InputError(
-            f"{group.name}/indices holds {wrong}, outside 0 to {limit - 1}: the matrix is damaged, write it anew"
+            f"{group.name}/indices holds {wrong}, outside 0 to {limit - 1}: the matrix is damaged, write the file again"
         )
     return found.astype(np.int32)
 

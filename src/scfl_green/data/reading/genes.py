@@ -1,4 +1,4 @@
-"""What genes are called in each file, and which of them are the same."""
+"""Reads gene names and matches genes across files."""
 
 import re
 from collections.abc import Iterable
@@ -10,22 +10,22 @@ import pandas as pd
 from scfl_green.errors import InputError, listed
 
 ENSEMBL = re.compile(r"(ENS[A-Z]*G\d{11})(\.\d+)?(_PAR_Y)?$")
-# Columns of var in which files keep the names that are not their index.
+# Columns of var that usually hold the gene names that are not in its index.
 ID_COLUMNS = ("gene_ids", "gene_id", "ensembl_id", "feature_id", "ensembl")
 SYMBOL_COLUMNS = ("feature_name", "gene_symbols", "gene_symbol", "gene_name", "gene_names", "symbol")
 
 
 @dataclass(frozen=True)
 class GeneNames:
-    """The genes of one file: Ensembl ids without version suffix and symbols, either None where a file lacks it."""
+    """Gene names of one file: Ensembl ids without version suffix, and symbols; None where the file has none."""
 
     ids: np.ndarray | None
     symbols: np.ndarray | None
 
     @classmethod
-    def of(cls, var: pd.DataFrame, gene_key: str | None) -> "GeneNames":
-        """From the index of ``var`` and its usual columns, or from the column ``gene_key`` alone. A gene
-        without a name in a column goes by that in the index."""
+    def from_var(cls, var: pd.DataFrame, gene_key: str | None) -> "GeneNames":
+        """Read the index of ``var`` and its usual columns, or the column ``gene_key`` alone; a name missing in a
+        column is taken from the index."""
         index = _text(var.index, [f"unnamed{number}" for number in range(len(var))])
         if gene_key is not None:
             if gene_key not in var:
@@ -33,26 +33,26 @@ class GeneNames:
                     f"data.gene_key={gene_key}: no such column in var; there are {listed(var.attrs['all'])}"
                 )
             if pd.api.types.is_numeric_dtype(getattr(var[gene_key].dtype, "categories", var[gene_key])):
-                raise InputError(f"data.gene_key={gene_key}: it holds numbers; names of genes are expected")
-            return cls._sorted_out([_text(var[gene_key], index)])
+                raise InputError(f"data.gene_key={gene_key}: it holds numbers; gene names are expected")
+            return cls._from_columns([_text(var[gene_key], index)])
         columns = [_text(var[name], index) for name in (*SYMBOL_COLUMNS, *ID_COLUMNS) if name in var]
-        return cls._sorted_out([index, *columns])
+        return cls._from_columns([index, *columns])
 
     @classmethod
-    def _sorted_out(cls, columns: list[np.ndarray]) -> "GeneNames":
-        """The first column of each kind; the first of all decides whether names are mixed."""
+    def _from_columns(cls, columns: list[np.ndarray]) -> "GeneNames":
+        """Take the first column of each kind; InputError if the first of all repeats names or mixes kinds."""
         if len(set(columns[0])) < 0.5 * len(columns[0]):
             names = list(dict.fromkeys(columns[0]))
             raise InputError(
-                f"{len(columns[0])} genes have {len(names)} names, {listed(names)}; a name of its own for each is "
-                "expected: name a column of var that has them with data.gene_key"
+                f"{len(columns[0])} genes have {len(names)} names, {listed(names)}; unique names are "
+                "expected: set data.gene_key to a column of var that has them"
             )
         shares = [np.mean([bool(ENSEMBL.match(name)) for name in column]) for column in columns]
         if 0.05 < shares[0] < 0.95 and len(columns[0]) > 20:
             odd = next(name for name in columns[0] if not ENSEMBL.match(name))
             raise InputError(
-                f"{shares[0]:.0%} of the gene names are Ensembl ids and the rest are not, {odd!r} among them; "
-                "one kind is expected: name a column of var that has it with data.gene_key"
+                f"{shares[0]:.0%} of the gene names are Ensembl ids and the rest are not, such as {odd!r}; "
+                "one kind is expected: set data.gene_key to a column of var that has it"
             )
         ids = next((column for column, share in zip(columns, shares, strict=True) if share > 0.5), None)
         symbols = next((column for column, share in zip(columns, shares, strict=True) if share <= 0.5), None)
@@ -70,7 +70,7 @@ class GeneNames:
 
 @dataclass(frozen=True)
 class GeneSpace:
-    """The genes of all files: names, symbols, and for each file the position of each of its genes among them."""
+    """The genes of all files: names, symbols, and by file the position of each of its genes among them."""
 
     names: np.ndarray
     symbols: np.ndarray
@@ -79,11 +79,11 @@ class GeneSpace:
 
 
 def match(files: dict[str, GeneNames], min_overlap: float) -> GeneSpace:
-    """One gene space for all files, whatever the order of their genes: by Ensembl id where all have them, else by
-    symbol. A single file keeps its order; the union of several is sorted.
+    """Match the genes of all files by Ensembl id if all files have them, else by symbol.
 
-    A gene that occurs twice in a file has its counts added up; one that a file lacks is zero there. Both are noted.
-    Raises InputError where the share of genes in common is below ``min_overlap`` of the smallest file's.
+    A single file keeps its order of genes; the union of several is sorted. Counts of duplicate genes are added up,
+    and a gene that a file lacks is zero there; both are noted. InputError if the files have less than ``min_overlap``
+    of the smallest one's genes in common.
     """
     columns = _matched_columns(files)
     own = {f: dict.fromkeys(column) for f, column in columns.items()}
@@ -100,48 +100,46 @@ def match(files: dict[str, GeneNames], min_overlap: float) -> GeneSpace:
 
 
 def _matched_columns(files: dict[str, GeneNames]) -> dict[str, np.ndarray]:
-    """The names of each file by which its genes are matched: ids where all files have them, else symbols."""
+    """The names by which each file's genes are matched: ids if all files have them, else symbols."""
     by_id = all(names.ids is not None for names in files.values())
     by_symbol = not by_id and all(names.symbols is not None for names in files.values())
     return {f: n.symbols if by_symbol and n.symbols is not None else n.names for f, n in files.items()}
 
 
 def _overlap(own: dict[str, dict[str, None]], min_overlap: float) -> int:
-    """The number of genes that all files share; InputError where they are too few to match the files by."""
+    """The number of genes that all files share; InputError if these are too few."""
     if len(own) > 1 and all(name.isdigit() for name in next(iter(own.values()))):
-        raise InputError(
-            "genes are numbered, not named, so that those of several files cannot be matched: set data.gene_key"
-        )
+        raise InputError("genes are numbered, not named, and cannot be matched across files: set data.gene_key")
     shared = set.intersection(*(set(names) for names in own.values()))
     smallest = min(len(names) for names in own.values())
     if len(shared) < max(min_overlap * smallest, 1):
         shown = "; ".join(f"{f} has {', '.join(list(names)[:3])}" for f, names in own.items())
         raise InputError(
-            f"{len(shared)} of {smallest} genes are in all files, {shown}; at least {max(min_overlap, 0.01):.0%} are "
-            "expected: bring files of one species and one kind of gene names (data.gene_key), or lower "
+            f"{len(shared)} of {smallest} genes are in all files ({shown}); at least {max(min_overlap, 0.01):.0%} are "
+            "expected: use files of one species and one kind of gene names (data.gene_key), or lower "
             "data.min_gene_overlap"
         )
     return len(shared)
 
 
 def _notes(columns: dict[str, np.ndarray], own: dict[str, dict[str, None]], n_shared: int, n_genes: int) -> list[str]:
-    """Which names occur twice, and how far the files' genes are the same."""
+    """Notes on duplicate names and on the genes that files have in common."""
     notes = [
-        f"{f}: {len(columns[f]) - len(names)} of {len(columns[f])} genes have the name of another; "
+        f"{f}: {len(columns[f]) - len(names)} of {len(columns[f])} genes have a duplicate name; "
         f"their counts are added up" for f, names in own.items() if len(names) < len(columns[f])
     ]  # fmt: skip
     if len(own) > 1:
         lacking = [f"{n_genes - len(names)} are missing in {f}" for f, names in own.items() if len(names) < n_genes]
         notes.append(
-            f"genes: {n_shared} in all files of {n_genes} in any; " + ", ".join(lacking) + " and zero there"
+            f"genes: {n_shared} of {n_genes} are in all files; " + ", ".join(lacking) + " and count as zero there"
             if lacking
             else f"genes: the same {n_genes} in all files"
         )
     return notes
 
 
-def _text(column: pd.Series | pd.Index, instead: Iterable[str]) -> np.ndarray:
-    """Names as text; where there is none, the one to go by instead."""
+def _text(column: pd.Series | pd.Index, fallback: Iterable[str]) -> np.ndarray:
+    """Names as text; missing ones are replaced by those of ``fallback``."""
     missing = pd.Series(column).isna().to_numpy()
     names = [str(name).strip() for name in column]
-    return np.array([i if m or not n else n for n, m, i in zip(names, missing, instead, strict=True)], dtype=object)
+    return np.array([f if m or not n else n for n, m, f in zip(names, missing, fallback, strict=True)], dtype=object)

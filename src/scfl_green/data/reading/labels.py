@@ -1,4 +1,4 @@
-"""Names of cell types, clients and donors: what a column must hold, and one label registry for all clients."""
+"""Reads and checks the names of cell types, clients and donors; merges the cell types of all files."""
 
 import unicodedata
 from collections import Counter, defaultdict
@@ -9,67 +9,67 @@ import pandas as pd
 
 from scfl_green.errors import InputError, listed
 
-# More are clones or barcodes; scores need types^2 of memory.
+# More are clones or barcodes; scores need memory for types^2 values.
 MOST_TYPES = 500
-# What programs write where there is no value.
+# How programs write a missing value.
 BLANK = ("", "nan", "none", "null", "na", "n/a", "<na>")
 
 
 def column(obs: pd.DataFrame, key: str, setting: str) -> np.ndarray:
-    """The column as text; InputError where it or one of its values is missing."""
+    """Read a column as text; InputError if it or one of its values is missing."""
     values, missing = _values(obs, key, setting)
     if missing.any():
         raise InputError(f"{setting}={key}: {missing.sum()} of {len(obs)} cells have no value; fill or remove them")
-    _differ(values.tolist(), setting)
+    _check_spelling(values.tolist(), setting)
     return values
 
 
 def clean_labels(obs: pd.DataFrame, key: str, drop_unlabelled: bool) -> tuple[np.ndarray, str]:
-    """Names of cell types, "" for a cell without one where these are to be left out, and a note on those left out."""
+    """Read cell types, "" for unlabelled cells if these are left out, and a note on how many are."""
     values, missing = _values(obs, key, "data.label_key")
     categories = getattr(obs[key].dtype, "categories", obs[key])
     if pd.api.types.is_numeric_dtype(categories):
         raise InputError(
             f"data.label_key={key}: it holds numbers ({values[0]}, ...); names of cell types are expected: choose "
-            "another column, or turn it into text"
+            "another column, or convert it to text"
         )
     if missing.any() and not drop_unlabelled:
         raise InputError(
             f"data.label_key={key}: {missing.sum()} of {len(obs)} cells have no cell type; fill them in, or leave "
             "these cells out with data.drop_unlabelled=true"
         )
-    notes = f"{missing.sum()} cells without a cell type are left out" if missing.any() else ""
-    return np.where(missing, "", values).astype(object), notes
+    note = f"{missing.sum()} cells without a cell type are left out" if missing.any() else ""
+    return np.where(missing, "", values).astype(object), note
 
 
-def one_registry(labels: list[np.ndarray], fewest: int | None) -> tuple[tuple[str, ...], list[np.ndarray], list[str]]:
-    """The types of all files together, sorted, the cells (boolean) of each file that are kept, and what is to be
-    notes: types with fewer than ``fewest`` cells are left out. InputError for what cannot be classified."""
+def one_registry(labels: list[np.ndarray], least: int | None) -> tuple[tuple[str, ...], list[np.ndarray], list[str]]:
+    """Merge the cell types of all files, leaving out those with fewer than ``least`` cells: sorted types, kept
+    cells (boolean) by file, and notes. InputError if the types cannot be classified."""
     counted = Counter(name for names in labels for name in names.tolist() if name)
-    rare = {name for name, n in counted.items() if n < (fewest or 1)}
+    rare = {name for name, n in counted.items() if n < (least or 1)}
     types = tuple(sorted(counted.keys() - rare))
     if len(types) < 2:
         raise InputError(
-            f"data.label_key: one cell type, {', '.join(types) or 'or none'}; a classifier needs at least two: choose "
-            "another column, or lower data.min_cells_per_type"
+            f"data.label_key: cell types found: {listed(types)}; a classifier needs at least two: choose another "
+            "column, or lower data.min_cells_per_type"
         )
     if len(types) > MOST_TYPES:
         raise InputError(
-            f"data.label_key: {len(types)} different values, {listed(types[:3])} among them; at most {MOST_TYPES} "
+            f"data.label_key: {len(types)} different values, such as {listed(types[:3])}; at most {MOST_TYPES} "
             "cell types are expected: choose another column, or leave rare ones out with data.min_cells_per_type"
         )
-    _differ(types, "data.label_key")
+    _check_spelling(types, "data.label_key")
     if single := [name for name in types if counted[name] == 1]:
         raise InputError(
-            f"{len(single)} cell types have a single cell, {single[0]!r} among them, which cannot be trained and "
+            f"{len(single)} cell types have a single cell, such as {single[0]!r}, which cannot be both trained and "
             "tested on; leave rare types out with data.min_cells_per_type=10"
         )
-    notes = [f"{len(rare)} cell types with fewer than {fewest} cells are left out"] if rare else []
+    notes = [f"{len(rare)} cell types with fewer than {least} cells are left out"] if rare else []
     return types, [np.isin(names, types) for names in labels], notes
 
 
-def _differ(names: Iterable[str], setting: str) -> None:
-    """InputError for names that nobody would tell apart."""
+def _check_spelling(names: Iterable[str], setting: str) -> None:
+    """InputError for names that differ only in spaces or case."""
     spelt = defaultdict(set)
     for name in names:
         spelt["".join(unicodedata.normalize("NFKC", name).split()).casefold()].add(name)
@@ -81,7 +81,7 @@ def _differ(names: Iterable[str], setting: str) -> None:
 def _values(obs: pd.DataFrame, key: str, setting: str) -> tuple[np.ndarray, np.ndarray]:
     if key not in obs:
         raise InputError(f"{setting}={key}: no such column in obs; there are {listed(obs.attrs['all'])}")
-    # Text is compared as it stands, so that 'T cell' and 'T cell ' are told apart, and refused.
+    # Text is not stripped, so that 'T cell' beside 'T cell ' is noticed and refused.
     text = obs[key].astype(object)
     values = np.array([str(value) for value in text], dtype=object)
     blank = np.array([value.strip().casefold() in BLANK for value in values])

@@ -1,4 +1,4 @@
-"""Checks of an h5ad file before anything is read of it: what is wrong in a file must not crash the process."""
+"""Checks of an h5ad file before its values are read: a bad file must not crash the process."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -13,7 +13,7 @@ from scfl_green.errors import InputError
 
 @contextmanager
 def opened(path: Path) -> Iterator[h5py.File]:
-    """The file at ``path``, open for reading; whatever it makes HDF5 or anndata raise becomes an InputError."""
+    """Open an h5ad file for reading; any error of HDF5 or anndata becomes an InputError."""
     try:
         if path.stat().st_size == 0:
             raise InputError("the file is empty")
@@ -25,15 +25,15 @@ def opened(path: Path) -> Iterator[h5py.File]:
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
     except MemoryError:
-        raise InputError(f"{path}: it declares more data than there is memory for; write the file anew") from None
-    except Exception as error:  # anndata and h5py have no common one
+        raise InputError(f"{path}: it declares more data than fits in memory; write the file again") from None
+    except Exception as error:  # anndata and h5py share no exception class
         why = " ".join(str(error).split())[:200]
         if "unable to lock" in why.lower():
             raise InputError(f"{path}: open in another program, which must close it first ({why})") from error
         if "plugin" in why or "required filter" in why:
-            raise InputError(f"{path}: its compression is not known here; write it anew with gzip") from error
+            raise InputError(f"{path}: its compression is not supported; write it again with gzip") from error
         raise InputError(
-            f"{path}: damaged, or not an h5ad file ({why}); write it anew with adata.write_h5ad"
+            f"{path}: damaged, or not an h5ad file ({why}); write it again with adata.write_h5ad"
         ) from error
 
 
@@ -43,12 +43,12 @@ def _check(file: h5py.File) -> None:
             there = ", ".join(file) or "nothing"
             raise InputError(f"no {name} in the file, which holds {there}; an h5ad file is expected (adata.write_h5ad)")
         if isinstance(file[name], h5py.Dataset):
-            raise InputError(f"{name} is a table of anndata before 0.7; read and write the file with a current anndata")
-    _stays_inside(file, set())
+            raise InputError(f"{name} has the format of anndata before 0.7; read and write it with a newer one")
+    _check_links(file, set())
 
 
-def _stays_inside(group: h5py.Group, seen: set[int]) -> None:
-    """What is read must lie in this file: links and external storage could name any file of this machine."""
+def _check_links(group: h5py.Group, seen: set[int]) -> None:
+    """InputError for data outside this file: links and external storage could name any file on this machine."""
     for name in group:
         if isinstance(group.get(name, getlink=True), h5py.ExternalLink):
             raise InputError(f"{group.name}/{name} is a link to another file; write a file that holds its own data")
@@ -58,26 +58,25 @@ def _stays_inside(group: h5py.Group, seen: set[int]) -> None:
                 raise InputError(f"{item.name} keeps its data in other files; write a file that holds its own data")
         elif isinstance(item, h5py.Group) and (address := h5py.h5o.get_info(item.id).addr) not in seen:
             seen.add(address)
-            _stays_inside(item, seen)
+            _check_links(item, seen)
 
 
 def table(group: h5py.Group, wanted: Iterable[str | None]) -> pd.DataFrame:
-    """The wanted columns of obs or var that there are, and the index under its own name too; what else there is may be
-    anything, and is not read. ``attrs["all"]`` names all columns."""
-    if "__categories" in group:  # anndata 0.7, whose columns are not whole by themselves
+    """Read the ``wanted`` columns of obs or var that exist (the index also by its own name), and no others, which may
+    hold anything. ``attrs["all"]`` names all columns."""
+    if "__categories" in group:  # anndata 0.7, which stores categories apart from their columns
         frame = read_elem(group)
         frame.attrs["all"] = list(frame.columns)
         return frame
     index = text(group.attrs["_index"])
     every = [text(name) for name in group.attrs["column-order"]]
     frame = pd.DataFrame(index=pd.Index(read_elem(group[index])))
-    for name in dict.fromkeys(name for name in wanted if name is not None):
-        if name in (*every, index):
-            frame[name] = read_elem(group[name])
+    for name in dict.fromkeys(name for name in wanted if name in (*every, index)):
+        frame[name] = read_elem(group[name])
     frame.attrs["all"] = every
     return frame
 
 
 def text(value: object) -> str:
-    """An attribute of HDF5, which may be bytes."""
+    """Decode an HDF5 attribute, which may be bytes."""
     return value.decode() if isinstance(value, bytes) else str(value)

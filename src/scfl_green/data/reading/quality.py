@@ -1,4 +1,4 @@
-"""What cells and their values must be like, when they have been read."""
+"""Checks of cells and their values after reading."""
 
 from pathlib import Path
 
@@ -8,9 +8,9 @@ from scipy import sparse
 from scfl_green.data.reading.counts import BLOCK
 from scfl_green.errors import InputError
 
-# Genes above zero from which two cells that are alike are copies.
-TELLING_GENES = 20
-# Of features: sums of squares must stay exact.
+# Expressed genes from which identical cells are copies.
+MIN_GENES = 20
+# Largest feature whose sums of squares stay exact.
 LARGEST = 1e6
 
 
@@ -22,29 +22,27 @@ def check_range(values: np.ndarray, place: str) -> None:
 
 
 def check_empty(matrix: sparse.csr_matrix, first: int, n_cells: int, path: Path) -> None:
-    empty = int((np.diff(matrix.indptr[first : first + n_cells + 1]) == 0).sum())
-    if empty:
+    if empty := int((np.diff(matrix.indptr[first : first + n_cells + 1]) == 0).sum()):
         raise InputError(
-            f"{path}: {empty} of {n_cells} cells have no counts; leave them out (scanpy.pp.filter_cells), or take "
-            "them as they are with data.keep_empty=true"
+            f"{path}: {empty} of {n_cells} cells have no counts; remove them (scanpy.pp.filter_cells), or keep "
+            "them with data.keep_empty=true"
         )
 
 
 def check_copies(matrix: sparse.csr_matrix, names: np.ndarray, origins: np.ndarray) -> None:
-    """InputError for cells that are there twice, under whatever name and in whatever file: they could be trained and
-    tested on. Cells of a few genes may well be alike."""
-    told_apart = np.flatnonzero(np.diff(matrix.indptr) >= TELLING_GENES)
-    # Rows that are alike have the same product with random numbers; those of others differ.
+    """InputError for duplicate cells, under any name and in any file: they could be both trained and tested on.
+    Cells with few expressed genes may be identical by chance."""
+    candidates = np.flatnonzero(np.diff(matrix.indptr) >= MIN_GENES)
+    # Identical rows have the same product with random weights; other rows differ.
     weights = np.random.default_rng(0).random(matrix.shape[1])
     blocks = (matrix[start : start + BLOCK] @ weights for start in range(0, matrix.shape[0], BLOCK))
-    marks = np.concatenate([*blocks])[told_apart]
-    order = np.argsort(marks, kind="stable")
-    alike = np.flatnonzero(np.diff(marks[order]) == 0)
-    pairs = [(told_apart[order[at]], told_apart[order[at + 1]]) for at in alike]
-    copies = [(one, other) for one, other in pairs if (matrix[one] != matrix[other]).nnz == 0]
-    if copies:
+    products = np.concatenate([*blocks])[candidates]
+    order = np.argsort(products, kind="stable")
+    ties = np.flatnonzero(np.diff(products[order]) == 0)
+    pairs = [(candidates[order[at]], candidates[order[at + 1]]) for at in ties]
+    if copies := [(one, other) for one, other in pairs if (matrix[one] != matrix[other]).nnz == 0]:
         one, other = (f"{names[row]!r} of {origins[row]}" for row in copies[0])
         raise InputError(
-            f"{len(copies)} cells occur twice, {one} as {other} among them, so that they could be "
-            "trained and tested on; keep one of each"
+            f"{len(copies)} cells occur twice, such as {one} and {other}, and could be both trained and tested on; "
+            "keep one of each"
         )

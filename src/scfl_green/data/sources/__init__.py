@@ -1,1 +1,1 @@
-"""Where files come from: this machine, this package, a download, a simulator."""
+"""Sources of h5ad files: this machine, this package, a download, a simulation."""

@@ -1,4 +1,4 @@
-"""Published files, fetched once: resolved, streamed, resumed after a break, verified."""
+"""Downloads published files once: resolved, streamed, resumed after a break, verified."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -16,13 +16,13 @@ from urllib3.util import Retry
 from scfl_green.errors import InputError
 
 TIMEOUT_SECONDS = (10, 60)
-# How often a broken transfer is taken up again before giving up; what has arrived is kept for the next start.
+# Tries of a broken transfer in one run; a partial download is kept for the next run.
 ATTEMPTS = 5
 
 
 @dataclass(frozen=True)
 class Asset:
-    """A file as its publisher announces it; None for what he does not tell."""
+    """A file as announced by its publisher; None if not announced."""
 
     url: str
     size: int | None = None
@@ -34,34 +34,33 @@ class GoneError(Exception):
 
 
 def cellxgene(collection: str, dataset: str, api: str) -> Asset:
-    """The h5ad file of a CELLxGENE dataset. Addresses rotate with every migration of the schema, so that they are
-    asked for by id, at the curation API's ``GET /collections/<id>``."""
-    answer = _ask(f"{api}/collections/{collection}")
-    for entry in answer["datasets"]:
+    """Look up the h5ad file of a CELLxGENE dataset by id (curation API, ``GET /collections/<id>``), since addresses
+    change with every schema migration."""
+    response = _get(f"{api}/collections/{collection}")
+    for entry in response["datasets"]:
         if entry["dataset_id"] == dataset:
             for asset in entry["assets"]:
                 if asset["filetype"] == "H5AD":
                     return Asset(asset["url"], asset["filesize"])
-    raise InputError(f"{api}: collection {collection} has no h5ad file of dataset {dataset}; bring one with data.path=")
+    raise InputError(f"{api}: collection {collection} has no h5ad file of dataset {dataset}; set data.path=FILE.h5ad")
 
 
 def github_release(repository: str, tag: str, name_contains: str, api: str) -> Asset:
-    """The file of a GitHub release whose name contains ``name_contains``."""
-    answer = _ask(f"{api}/repos/{repository}/releases/tags/{tag}")
-    for asset in answer["assets"]:
+    """Look up the file of a GitHub release whose name contains ``name_contains``."""
+    response = _get(f"{api}/repos/{repository}/releases/tags/{tag}")
+    for asset in response["assets"]:
         if name_contains.lower() in asset["name"].lower():
             digest = (asset.get("digest") or "").removeprefix("sha256:")
             return Asset(asset["browser_download_url"], asset["size"], digest or None)
-    names = ", ".join(asset["name"] for asset in answer["assets"])
-    raise InputError(f"{repository} {tag}: no file named *{name_contains}*, but {names}; bring one with data.path=")
+    names = ", ".join(asset["name"] for asset in response["assets"])
+    raise InputError(f"{repository} {tag}: no file named *{name_contains}*, but {names}; set data.path=FILE.h5ad")
 
 
 def download(to: Path, *, resolve: Callable[[], Asset], expected: str, sha256: str | None = None) -> None:
-    """Fetch what ``resolve`` announces to the path ``to``, which appears whole and verified or not at all.
+    """Download the asset that ``resolve`` finds to the path ``to``, which appears whole and verified or not at all.
 
-    ``expected`` says to the user what the file holds; ``sha256`` pins its content. An address that has rotated
-    between its announcement and the request is asked for again. Raises InputError where the file cannot be had,
-    with the address, the expected size, and ``data.path=`` as the way out.
+    ``expected`` describes the file to the user; ``sha256`` pins its content. An address that has gone meanwhile is
+    resolved once more. If the download fails, InputError names the address, the expected size and ``data.path=``.
     """
     asset: Asset | None = None
     try:
@@ -74,14 +73,14 @@ def download(to: Path, *, resolve: Callable[[], Asset], expected: str, sha256: s
                 if last:
                     raise
     except (requests.RequestException, GoneError, OSError, ValueError, KeyError, TypeError) as error:
-        size = f"{asset.size / 1e6:,.1f} MB" if asset and asset.size else "a size that its publisher tells"
-        at = f" from {asset.url}" if asset else ""
+        size = f"{asset.size / 1e6:,.1f} MB" if asset and asset.size else "size unknown"
+        source = f" from {asset.url}" if asset else ""
         why = " ".join(str(error).split())[:200] or type(error).__name__
         if isinstance(error, requests.ConnectionError) and error.request is not None:
             why = f"no connection to {error.request.url}"
         raise InputError(
-            f"could not fetch {to.stem}{at} ({expected}, {size}): {why}. With network, start again: what has arrived "
-            f"is kept. Else bring the file by hand: data.path=FILE.h5ad, or {to.stem}.h5ad in the folder SCFL_DATA"
+            f"could not fetch {to.stem}{source} ({expected}, {size}): {why}. Start again once online, a partial "
+            f"download is kept; or set data.path=FILE.h5ad, or put {to.stem}.h5ad in the folder that SCFL_DATA names"
         ) from None
 
 
@@ -97,11 +96,11 @@ def _retrieve(asset: Asset, to: Path, sha256: str | None) -> None:
 
 
 class _Resuming:
-    """A pooch downloader that takes up a transfer where it broke, within a run and from one run to the next."""
+    """A pooch downloader that resumes a broken transfer, within a run and in later runs."""
 
     def __init__(self, asset: Asset, to: Path) -> None:
         self.asset, self.name, self.part = asset, to.name, to.with_name(f".{to.name}.part")
-        # Names the announced file, so that a part of another one is not continued.
+        # Identifies the announced file, so that another file's part is not resumed.
         self.mark = to.with_name(f".{to.name}.part.json")
 
     def __call__(self, url: str, output_file: str, _: Any) -> None:
@@ -116,7 +115,7 @@ class _Resuming:
                     self._fetch(session, url, advance)
                     break
                 except (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError):
-                    # Worth another try only as long as something arrives.
+                    # Try again only as long as data arrives.
                     if attempt == ATTEMPTS - 1 or self._arrived() == before:
                         raise
         size = self.part.stat().st_size
@@ -133,32 +132,32 @@ class _Resuming:
         have = self._arrived()
         if have and have == self.asset.size:
             return
-        # Bodies as they are: a decoded one could not be continued.
+        # No compression: a decoded body could not be resumed.
         headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
-        with session.get(url, headers=headers, stream=True, timeout=TIMEOUT_SECONDS) as answer:
-            if answer.status_code in (403, 404, 410):
-                raise GoneError(f"{answer.status_code} at {url}")
-            if answer.status_code == 416:  # what is there is no beginning of this file
+        with session.get(url, headers=headers, stream=True, timeout=TIMEOUT_SECONDS) as response:
+            if response.status_code in (403, 404, 410):
+                raise GoneError(f"{response.status_code} at {url}")
+            if response.status_code == 416:  # the part is not a beginning of this file
                 self.part.unlink()
-                raise requests.ConnectionError(f"{url} cannot be continued at {have:,} bytes")
-            answer.raise_for_status()
-            continued = answer.status_code == 206
-            announced = answer.headers.get("Content-Length")
-            advance(have if continued else 0)
-            with self.part.open("ab" if continued else "wb") as file:
-                for chunk in answer.iter_content(1 << 16):
+                raise requests.ConnectionError(f"{url} cannot be resumed at {have:,} bytes")
+            response.raise_for_status()
+            resumed = response.status_code == 206
+            announced = response.headers.get("Content-Length")
+            advance(have if resumed else 0)
+            with self.part.open("ab" if resumed else "wb") as file:
+                for chunk in response.iter_content(1 << 16):
                     file.write(chunk)
                     advance(file.tell())
-                arrived = file.tell() - (have if continued else 0)
+                arrived = file.tell() - (have if resumed else 0)
             if announced is not None and arrived < int(announced):
                 raise requests.ConnectionError(f"{url} broke off after {arrived:,} of {int(announced):,} bytes")
 
 
-def _ask(url: str) -> dict[str, Any]:
+def _get(url: str) -> dict[str, Any]:
     with _session() as session:
-        answer = session.get(url, timeout=TIMEOUT_SECONDS)
-        answer.raise_for_status()
-        return answer.json()
+        response = session.get(url, timeout=TIMEOUT_SECONDS)
+        response.raise_for_status()
+        return response.json()
 
 
 def _session() -> requests.Session:

@@ -1,4 +1,4 @@
-"""Where a dataset comes from: every source gives paths of h5ad files on this machine."""
+"""Sources of datasets; each returns paths of h5ad files on this machine."""
 
 import hashlib
 import os
@@ -14,46 +14,46 @@ from scfl_green.errors import InputError
 
 
 def packaged(name: str, path: str | list[str] | None = None) -> list[Path]:
-    """A dataset that comes with the package: ``pancreas``."""
+    """A dataset included in the package: ``pancreas``."""
     if path is not None:
         return files(path)
     place = resources.files("scfl_green.data") / "packaged" / f"{name}.h5ad"
     if not place.is_file():
-        raise InputError(f"data.source.name={name}: the packaged dataset is pancreas")
+        raise InputError(f"data.source.name={name}: no such packaged dataset; there is pancreas")
     return [Path(str(place))]
 
 
 def files(path: str | list[str] | None) -> list[Path]:
-    """The user's own file, or several, each of which is a client."""
+    """The user's own file, or several, each a client."""
     if path is None:
         raise InputError("data.path: the path of an h5ad file is expected, or a list of them")
     names = [path] if isinstance(path, str) else path
     places = [_locate(name) for name in names]
     if len({sha256 for _, sha256 in contents(places)}) < len(places):
-        raise InputError(f"data.path names the same cells twice: {', '.join(map(str, names))}")
+        raise InputError(f"data.path names identical files, {', '.join(map(str, names))}; name each file once")
     return places
 
 
 def fetched(file: str, path: str | list[str] | None, cache_in: str | None, fetch: Callable[[Path], None]) -> list[Path]:
-    """A published dataset: the user's own copy at ``path``, or ``file`` in the folder that ``SCFL_DATA`` names, or
-    in the cache, where ``fetch`` has once put it."""
+    """A published dataset: the user's copy at ``path``, or ``file`` in the folder that ``SCFL_DATA`` names or in the
+    cache, where ``fetch`` writes it once."""
     if path is not None:
         return files(path)
-    if not re.fullmatch(r"\w[\w.-]*\.h5ad", file):  # what is fetched must not replace what something else would run
+    if not re.fullmatch(r"\w[\w.-]*\.h5ad", file):  # a download must not overwrite a file that something could run
         raise InputError(f"data.source.file={file}: the name of an h5ad file is expected, without its folder")
     for folder in (os.environ.get("SCFL_DATA"), cache_folder(cache_in)):
         if folder and (place := Path(folder).expanduser() / file).is_file():
             return [place]
     place = cache_folder(cache_in) / file
     place.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(place.with_name(f".{file}.lock")):  # another process may be at it
+    with FileLock(place.with_name(f".{file}.lock")):  # another process may be fetching it
         if not place.is_file():
             fetch(place)
     return [place]
 
 
 def cache_folder(folder: str | None) -> Path:
-    """``paths.cache``, or else the system's folder for caches."""
+    """``paths.cache``, or the system's cache folder."""
     import pooch
 
     place = Path(pooch.os_cache("scfl-green") if folder is None else folder).expanduser()
@@ -64,13 +64,13 @@ def cache_folder(folder: str | None) -> Path:
 
 
 def contents(paths: Sequence[Path]) -> list[tuple[str, str]]:
-    """What files are called, which names clients, and the SHA-256 of each: what they are, wherever they lie."""
+    """The identity of each file, wherever it lies: its name, which names its client, and its SHA-256."""
     return [(path.stem, _sha256(path, path.stat().st_mtime_ns)) for path in paths]
 
 
 @cache
 def _sha256(path: Path, changed_ns: int) -> str:
-    """Of a file last changed ``changed_ns``; read once for all jobs of a sweep."""
+    """SHA-256 of a file last changed at ``changed_ns``; read once for all jobs of a sweep."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -83,5 +83,5 @@ def _locate(path: str) -> Path:
         if place.is_file():
             return place
         if place.is_dir():
-            raise InputError(f"{place} is a folder; a file is expected: of zarr, ad.read_zarr(...).write_h5ad(...)")
+            raise InputError(f"{place} is a folder; a file is expected: for zarr, ad.read_zarr(...).write_h5ad(...)")
     raise InputError(f"no file at {' or '.join(str(p) for p in places)}; set data.path, or SCFL_DATA to its folder")

@@ -1,4 +1,4 @@
-"""Datasets B and C, built from what their authors released."""
+"""Builds datasets B and C from their authors' releases."""
 
 import gzip
 import io
@@ -13,24 +13,24 @@ from scipy import sparse
 
 from scfl_green.errors import InputError
 
-# Of a table, the names that a column with cell types goes by.
+# Names of the column of cell types in a table.
 LABELS = ("assigned_cluster", "cell_type", "celltype", "class", "label", "labels", "type", "group", "y")
 
 
 def from_tar(to: Path, *, archive: Callable[[Path], None], member: str, cells: int, types: int) -> None:
-    """An h5ad file of the table ``member`` of a tar archive, as GEO keeps them."""
+    """Build an h5ad file from the table ``member`` of a tar archive, as published on GEO."""
     _build(to, archive, lambda path: _member(path, member), cells, types)
 
 
 def from_table(to: Path, *, archive: Callable[[Path], None], cells: int, types: int) -> None:
-    """An h5ad file of a table of counts with a row or a column of cell types, gzipped or not."""
+    """Build an h5ad file from a table of counts with a row or a column of cell types, gzipped or not."""
     _build(to, archive, lambda path: path, cells, types)
 
 
 def _build(
     to: Path, archive: Callable[[Path], None], table_of: Callable[[Path], Path | io.BytesIO], cells: int, types: int
 ) -> None:
-    """Verified to be exactly ``cells`` x ``types``: what is there is whole and right, or nothing is."""
+    """Write the file only if it has exactly ``cells`` cells and ``types`` types."""
     fetched = to.with_suffix(".source")
     archive(fetched)
     try:
@@ -39,14 +39,14 @@ def _build(
         fetched.unlink()
         why = " ".join(str(error).split())[:200]
         raise InputError(
-            f"{to.name}: the file its authors released was not understood ({why}); use data.path="
+            f"{to.name}: the file its authors released was not understood ({why}); set data.path=FILE.h5ad"
         ) from None
     found = adata.n_obs, adata.obs["cell_type"].nunique()
     fetched.unlink()
     if found != (cells, types):
         raise InputError(
             f"{to.name}: {found[0]} cells of {found[1]} types were built from the file its authors released, "
-            f"{cells} of {types} are expected; bring the right one with data.path="
+            f"{cells} of {types} are expected; set data.path=FILE.h5ad"
         )
     draft = to.with_name(f".{to.name}.part")
     adata.write_h5ad(draft, compression="gzip")
@@ -61,7 +61,7 @@ def _member(path: Path, member: str) -> io.BytesIO:
 
 
 def _read_table(source: Path | io.BytesIO, cells: int) -> ad.AnnData:
-    """Counts by cell and gene. Rows are cells if there are as many of them, else columns are."""
+    """Read counts by cell and gene; rows are cells if there are ``cells`` of them, else columns are."""
     body = source.read_bytes() if isinstance(source, Path) else source.read()
     if body.startswith(b"\x1f\x8b"):
         body = gzip.decompress(body)
@@ -69,9 +69,8 @@ def _read_table(source: Path | io.BytesIO, cells: int) -> ad.AnnData:
     table = pd.read_csv(io.BytesIO(body), sep="," if b"," in head else r"\s+", index_col=0, low_memory=False)
     if len(table) != cells:
         table = table.T
-    named = [name for name in table if str(name).strip().casefold() in LABELS]
-    if not named:
-        raise ValueError(f"no cell types beside {', '.join(map(str, table.columns[:3]))}, ...")
+    if not (named := [name for name in table if str(name).strip().casefold() in LABELS]):
+        raise ValueError(f"no column of cell types among {', '.join(map(str, table.columns[:3]))}, ...")
     labels = table[named[0]].astype(str)
     if labels.str.fullmatch(r"\d+(\.0)?").all():
         labels = "class " + labels.str.removesuffix(".0")

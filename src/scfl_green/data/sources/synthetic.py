@@ -1,4 +1,4 @@
-"""Made-up cells, of the size and depth of real ones, where those cannot be had."""
+"""Synthetic cells, of the size and depth of real ones, for use where those are not available."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,36 +9,36 @@ import pandas as pd
 from anndata.io import sparse_dataset, write_elem
 from scipy import sparse
 
-# Of log expression: spread of genes, of a type's tenth of marker genes, of a donor's genes; of log depth among cells.
+# Standard deviations of log expression (of genes, a type's marker genes, a donor's genes) and of log depth.
 GENE_SPREAD, TYPE_SPREAD, DONOR_SPREAD, DEPTH_SPREAD = 2.0, 1.0, 0.2, 0.4
-MARKERS = 0.1
-# Variance over mean, less one.
+MARKERS = 0.1  # share of genes
+# Variance / mean - 1.
 OVERDISPERSION = 0.5
 
 
 def write(to: Path, *, cells: int, genes: int, types: int, donors: int, depth: float, seed: int) -> None:
-    """An h5ad file of synthetic counts, written a donor at a time.
+    """Write an h5ad file of synthetic counts, one donor at a time.
 
     Gamma-Poisson: a gene's count in a cell is Poisson with a mean drawn from a Gamma distribution, whose own mean is
     the cell's depth (log-normal around ``depth``) x the gene's share in the cell's type and donor, and whose shape
     is proportional to that, so that variance = 1.5 x mean. Shares are a log-normal baseline x log-normal effects of
-    the type on a tenth of the genes, and of the donor on all. Each donor has a mix of types of its own, drawn from
-    a Dirichlet distribution around shares that fall by a quarter from type to type.
+    the type on a tenth of the genes, and of the donor on all. Each donor has its own mix of types, drawn from a
+    Dirichlet distribution around shares that fall by a quarter from type to type.
 
-    Drawn as the sum of logarithmic clusters whose number is Poisson (Quenouille 1949), the same distribution at a
-    cost of the counts and not of cells x genes.
+    Drawn as a Poisson number of logarithmic clusters (Quenouille 1949): the same distribution, at a cost proportional
+    to the counts, not to cells x genes.
     """
     rng = np.random.default_rng(seed)
     base = rng.normal(0, GENE_SPREAD, genes)
-    of_type = rng.normal(0, TYPE_SPREAD, (types, genes)) * (rng.random((types, genes)) < MARKERS)
+    type_effects = rng.normal(0, TYPE_SPREAD, (types, genes)) * (rng.random((types, genes)) < MARKERS)
     draft = to.with_name(f".{to.name}.part")
     obs = []
     with h5py.File(draft, "w") as file:
         for donor, n_cells in enumerate(len(part) for part in np.array_split(np.arange(cells), donors)):
-            of_donor = rng.normal(0, DONOR_SPREAD, genes)
+            donor_effects = rng.normal(0, DONOR_SPREAD, genes)
             labels = _labels(n_cells, types, rng)
             for label, size in zip(*np.unique(labels, return_counts=True), strict=True):
-                share = np.exp(base + of_type[label] + of_donor)
+                share = np.exp(base + type_effects[label] + donor_effects)
                 for block in _counts(share / share.sum(), size, depth, rng):
                     _append(file, block)
             names = [f"type {label + 1:0{len(str(types))}d}" for label in labels]
@@ -48,8 +48,8 @@ def write(to: Path, *, cells: int, genes: int, types: int, donors: int, depth: f
 
 
 def _labels(n_cells: int, types: int, rng: np.random.Generator) -> np.ndarray:
-    """Types of one donor's cells, sorted: at least two of each where there is room, so that none is too rare to be
-    trained and tested on."""
+    """Draw the types of one donor's cells, sorted: at least two of each if there are enough cells, so that each type
+    can be trained and tested on."""
     mix = 0.75 ** np.arange(types)
     labels = np.concatenate([
         np.repeat(np.arange(types), 2)[:n_cells],
@@ -69,7 +69,7 @@ def _finish(file: h5py.File, obs: pd.DataFrame, genes: int) -> None:
 
 
 def _counts(share: np.ndarray, n_cells: int, depth: float, rng: np.random.Generator) -> Iterator[sparse.csr_matrix]:
-    """Counts of cells of one type and donor, with as many in a block as keep it small."""
+    """Draw counts of one donor's cells of one type, in small blocks."""
     step = max(1, int(2e7 / depth))
     for start in range(0, n_cells, step):
         depths = depth * np.exp(rng.normal(0, DEPTH_SPREAD, min(step, n_cells - start)))
