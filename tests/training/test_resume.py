@@ -64,7 +64,7 @@ class Steps(Hook):
 
 def done(job: Job, part: str = "federation") -> int:
     """The rounds that a killed run had finished."""
-    return len(job.kept[part]["hooks"]["steps"]["numbers"]) if part in job.kept else 0
+    return len(job.saved[part]["hooks"]["steps"]["numbers"]) if part in job.saved else 0
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +88,7 @@ def make(few: Cells, shared_meter: EnergyMeter) -> Make:
         checkpoint = Checkpoint(folder)
         shared_meter.add(Ledger.from_rows(checkpoint.parts.get("energy", {}).get("rows", [])))
         hooks = Hooks({**changed.pop("hooks", {}), "steps": Steps()})
-        return replace(prepared, model=model, kept=checkpoint.parts, save=checkpoint.save, hooks=hooks, **changed)
+        return replace(prepared, model=model, saved=checkpoint.parts, save=checkpoint.save, hooks=hooks, **changed)
 
     return make
 
@@ -233,7 +233,7 @@ def test_with_no_whole_checkpoint_a_run_begins_anew(make: Make, reference: Any, 
     for folder in tmp_path.iterdir():
         flip(folder / "energy.pt")
     job = make(tmp_path)
-    assert not job.kept
+    assert not job.saved
     assert same(federation(job), reference[0])
 
 
@@ -262,7 +262,7 @@ def test_a_server_that_forgot_its_state_would_end_elsewhere(make: Make, tmp_path
     whole = federation(make(None), strategy())
     in_child(lambda: (Place(Checkpoint, "save", after=True).kill_at(2), federation(make(tmp_path), strategy())))
     job = make(tmp_path)
-    job.kept["federation"]["strategy"] = {}
+    job.saved["federation"]["strategy"] = {}
     assert not same(federation(job, strategy()), whole)
 
 
@@ -305,7 +305,7 @@ def test_any_regime_goes_on_after_any_checkpoint(make: Make, tmp_path: Path, reg
     saves = 1
     while killed_at(saves):
         begun = job(tmp_path)
-        assert begun.kept
+        assert begun.saved
         again = fit(begun)
         assert same(again.weights, whole.weights)
         assert without_times(again.rows) == without_times(whole.rows)

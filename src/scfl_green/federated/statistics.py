@@ -1,4 +1,4 @@
-"""What a federation learns before it trains: sums by gene, asked of every client by Flower's query messages."""
+"""Gene sums of a federation before training, requested from every client by Flower's query messages."""
 
 from collections.abc import Callable, Sequence
 from functools import reduce
@@ -17,7 +17,7 @@ FIELDS = ("n", "linear", "logged")
 
 
 def statistics_app(parts: Sequence[Part], sums_of: Callable[[Part], GeneSums]) -> ClientApp:
-    """A ClientApp that tells the sums of the training cells of the part that the node's ``partition-id`` names."""
+    """A ClientApp that returns the gene sums over the training cells of the node's part (``partition-id``)."""
     app = ClientApp()
 
     @app.query()
@@ -30,13 +30,13 @@ def statistics_app(parts: Sequence[Part], sums_of: Callable[[Part], GeneSums]) -
 
 
 def ask_for_sums(grid: Grid) -> GeneSums:
-    """The server's side: the sums of all nodes, added up."""
+    """On the server: request the sums of all nodes and add them up."""
     content = RecordDict({"config": ConfigRecord()})
-    asked = [Message(content, dst_node_id=node, message_type="query") for node in grid.get_node_ids()]
-    replies = (reply.content["arrays"] for reply in grid.send_and_receive(asked))
+    queries = [Message(content, dst_node_id=node, message_type="query") for node in grid.get_node_ids()]
+    replies = (reply.content["arrays"] for reply in grid.send_and_receive(queries))
     return reduce(add, (GeneSums(*(arrays[field].numpy() for field in FIELDS)) for arrays in replies))
 
 
 def by_query(parts: Sequence[Part], sums_of: Callable[[Part], GeneSums], *, meter: EnergyMeter) -> GeneSums:
-    """The sums of all parts, each of which is a client of a federation in this process."""
+    """The gene sums of all parts, each a client of a federation in this process."""
     return ask_for_sums(LocalGrid(statistics_app(parts, sums_of), [part.name for part in parts], meter))
