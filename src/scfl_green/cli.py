@@ -40,17 +40,9 @@ def _parser() -> ArgumentParser:
     report.add_argument("folder", type=Path, help="of a sweep, such as logs/sweeps/NAME")
     report.add_argument("--country", help="reckon emissions for this country (ISO 3166 alpha-3, such as FRA)")
     report.set_defaults(does=_report)
-    leakage = commands.add_parser(
-        "leakage", help="how well a run's weights reveal its training cells (membership inference)"
-    )
+    leakage = commands.add_parser("leakage", help="how well a run's weights reveal its training cells")
     leakage.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="folder of a finished run")
-    leakage.add_argument(
-        "--trust",
-        action="append",
-        default=[],
-        metavar="MODULE",
-        help="a module that the run may use besides the allow-list",
-    )
+    leakage.add_argument("--trust", action="append", default=[], metavar="MODULE", help="whose code the run may use")
     leakage.set_defaults(does=_leakage)
     collect = commands.add_parser("collect", help="write results.csv of a sweep's finished runs")
     collect.add_argument("folder", type=Path, help="of a sweep, such as logs/sweeps/NAME")

@@ -346,7 +346,7 @@ def test_the_record_of_a_run_that_was_killed_is_the_same(
     with caplog.at_level(logging.INFO):
         again = run(cfg)
     unit = "round" if regime == "federated" else "epoch"
-    assert f"was begun before; goes on after {unit} 2" in caplog.text
+    assert f"resuming after {unit} 2" in caplog.text
     # The first of the three runs has prepared the dataset for all.
     (before,) = without_times([{**whole, "bytes_prepare": again["bytes_prepare"]}])
     assert without_times([again]) == [before]
@@ -382,7 +382,7 @@ def test_ctrl_c_ends_politely_and_leaves_no_process(tmp_path: Path, workers: int
                 break
         _, told = process.communicate(timeout=60)
     assert process.returncode == 128 + signal.SIGINT
-    assert told == "stopped: the same command goes on after the last round or epoch that was finished\n"
+    assert told == "stopped: the same command resumes after the last finished round or epoch\n"
     with pytest.raises(ProcessLookupError):
         os.killpg(process.pid, 0)
     assert list(tmp_path.glob("logs/runs/*/checkpoints/*/*/SHA256SUMS"))

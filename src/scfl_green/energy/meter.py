@@ -27,9 +27,7 @@ def carbon_intensity(country: str) -> float:
     """
     known = DataSource().get_global_energy_mix_data()
     if country not in known:
-        raise InputError(
-            f"carbon.country={country}: no energy mix is known for this code; use an ISO 3166 alpha-3 code such as DEU"
-        )
+        raise InputError(f"carbon.country={country}: no country with a known energy mix; use a code such as DEU")
     return known[country]["carbon_intensity"] / 1e3
 
 

@@ -30,7 +30,7 @@ class WorkersGrid(LocalGrid):
     def __init__(self, client_app: ClientApp, clients: list[str], meter: EnergyMeter, n_workers: int) -> None:
         if torch.cuda.is_initialized():
             raise InputError(
-                f"trainer.parallel_clients={n_workers}: a process that uses a GPU cannot be forked; set it to 1"
+                f"trainer.parallel_clients={n_workers}: a process that uses a GPU cannot fork; set it to 1"
             )
         super().__init__(client_app, clients, meter)
         self.n_workers = n_workers

@@ -56,8 +56,7 @@ def load_dataset(
 
 def _cache_key(cfg: DictConfig, paths: Sequence[Path], start: TrainedModel | None) -> dict[str, Any]:
     """Everything that a prepared dataset depends on."""
-    groups = ("data", "genes", "split")
-    config: dict[str, Any] = {group: OmegaConf.to_container(cfg[group], resolve=True) for group in groups}
+    config: dict[str, Any] = {key: OmegaConf.to_container(cfg[key], resolve=True) for key in ("data", "genes", "split")}
     data = {key: value for key, value in config["data"].items() if key not in UNPREPARED}
     key = config | {"data": data, "files": contents(paths)}
     if start is not None:
@@ -68,9 +67,7 @@ def _cache_key(cfg: DictConfig, paths: Sequence[Path], start: TrainedModel | Non
 def _read(cfg: DictConfig, paths: Sequence[Path], start: TrainedModel | None) -> tuple[Cells, Split]:
     preprocess = _preprocesses(cfg)
     if start is not None and start.preparation.preprocess != preprocess:
-        raise InputError(
-            f"data.preprocess={cfg.data.preprocess} differs from that of weights={cfg.weights}: set the same"
-        )
+        raise InputError(f"data.preprocess={cfg.data.preprocess}: weights= were trained with another; set the same")
     reading = {field.name: cfg.data[field.name] for field in fields(Reading)}
     try:
         cells = Cells.read(paths, Reading(**reading | {"preprocess": preprocess}))

@@ -92,16 +92,14 @@ def _newcomer(job: Job, client: str | None) -> Part:
         raise InputError(f"finetuning.client={client}: the newcomers are {', '.join(newcomers)}")
     part = next(iter(newcomers.values())) if client is None else newcomers[client]
     if part.name in job.start.seen.clients:
-        raise InputError(
-            f"finetuning.client={part.name}: the weights were trained on its cells; choose a held-out client"
-        )
+        raise InputError(f"finetuning.client={part.name}: the weights were trained on its cells; choose another")
     if not job.split.to_test([part]):
         raise InputError(f"newcomer {part.name!r} has no test cells: use split.test=cells")
     return part
 
 
 @dataclass(frozen=True)
-class _TrainedArm:
+class _Result:
     """The final weights of an arm, its epochs, its scores on test cells, and a row per epoch."""
 
     weights: Weights
@@ -114,13 +112,13 @@ class _TrainedArm:
         return next((row for row in self.rows if row["test_weighted_f1"] >= f1), {})
 
 
-def _train_arm(job: Job, arm: Arm, epochs: int) -> _TrainedArm:
+def _train_arm(job: Job, arm: Arm, epochs: int) -> _Result:
     test_parts = job.split.to_test([arm.part])
     history = _EpochScores(job, arm, test_parts)
     # A copy, so that the job's own hooks do not include the history of an arm.
     arm.hooks = Hooks({**arm.hooks.members, "curve": history})
     weights, done = fit_single_site(job, arm, epochs)
-    return _TrainedArm(weights, done, job.test(test_parts, weights).scores, history.rows)
+    return _Result(weights, done, job.test(test_parts, weights).scores, history.rows)
 
 
 class _EpochScores(Hook):
@@ -151,16 +149,13 @@ class _EpochScores(Hook):
         self.rows = state["rows"]
 
 
-def _compare(
-    tuned: _TrainedArm, scratch: _TrainedArm, target: float | None, pretraining_kg: float | None
-) -> dict[str, Any]:
+def _compare(tuned: _Result, scratch: _Result, target: float | None, pretraining_kg: float | None) -> dict[str, Any]:
     """The cost at which each arm reached the target (None if it did not), and the number of newcomers that pay back the
     emissions of pre-training."""
     f1 = target or min(max(row["test_weighted_f1"] for row in arm.rows) for arm in (tuned, scratch))
     at_target = {"tuned": tuned.at(f1), "scratch": scratch.at(f1)}
-    saved_kg = (
-        at_target["scratch"]["emissions_kg"] - at_target["tuned"]["emissions_kg"] if all(at_target.values()) else 0.0
-    )
+    tuned_kg, scratch_kg = (row.get("emissions_kg") for row in at_target.values())
+    saved_kg = scratch_kg - tuned_kg if scratch_kg is not None and tuned_kg is not None else 0.0
     costs = {
         f"{arm}_{field}_to_target": row.get(field)
         for arm, row in at_target.items()

@@ -45,17 +45,15 @@ def reopen(folder: Path, trusted: Sequence[str] = ()) -> Reopened:
     # Unresolved, since fine-tuning derives the folder of its weights from the name of the run.
     fresh = not OmegaConf.is_interpolation(cfg, "weights") and cfg.weights is None
     try:
-        groups = ("data", "genes", "split", "model")
-        targets.check({group: OmegaConf.to_container(cfg[group], resolve=True) for group in groups}, trusted)
+        used = {key: OmegaConf.to_container(cfg[key], resolve=True) for key in ("data", "genes", "split", "model")}
+        targets.check(used, trusted)
         dataset = _load_data(cfg, left, None if fresh else left)
     except InputError as error:
         raise InputError(f"{folder}: {error}") from None
     model = make_model(cfg, dataset)
     same = dataset.preparation.key() == left.preparation.key() and dataset.types == left.types
     if not same or model.state_dict().keys() != left.weights.keys():
-        raise InputError(
-            f"{folder}: its weights do not match the features or the model of its configuration; repeat the run"
-        )
+        raise InputError(f"{folder}: its weights do not match its features or its model; repeat the run")
     resize(model, left.weights)
     model.load_state_dict(left.weights)
     return Reopened(cfg, dataset, model.eval(), left, fresh)

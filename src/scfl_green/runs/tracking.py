@@ -125,9 +125,8 @@ class Tracker(Hook):
         self.history.append((step.unit, step.number, metrics))
         self._write(step.unit, step.number, metrics)
         stage = "validation" if "validation/accuracy" in metrics else "train"
-        score = metrics.get(
-            f"{stage}/accuracy", math.nan
-        )  # without validation cells, and no scores of private training
+        # Private training without validation cells has no score.
+        score = metrics.get(f"{stage}/accuracy", math.nan)
         status = f"{stage} accuracy {score:.3f}  {metrics['emissions/co2eq_g']:.4f} g CO2e"
         self.bar.update(self.task, description=step.unit, total=step.total, completed=step.number, status=status)
         # With a bar, only for the log file.

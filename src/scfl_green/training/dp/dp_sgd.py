@@ -31,8 +31,7 @@ Delta = Annotated[float, Field(gt=0, lt=1)]
 
 
 class DPSGD(Hook):
-    """DP-SGD: training that protects each cell of a client (Abadi et al. 2016, CCS, "Deep Learning with Differential
-    Privacy").
+    """Training that protects each cell (Abadi et al. 2016, CCS, "Deep Learning with Differential Privacy").
 
     A step draws each cell with probability 1 / (steps an epoch), clips the gradient of each cell to ``max_grad_norm``
     and adds Gaussian noise of ``noise_multiplier`` times that. A fit ends before a client would exceed
@@ -56,17 +55,13 @@ class DPSGD(Hook):
     def begin(self, job: "Job") -> None:
         """Raises InputError for settings that would make epsilon false, and logs what epsilon does not cover."""
         if job.start is not None:
-            raise InputError(
-                "weights: no epsilon of this run covers what they have seen; set weights=null for privacy=dp_sgd"
-            )
+            raise InputError("weights: no epsilon of this run covers what they have seen; set weights=null")
         if (precision := job.reusable.precision) != "32-true":
             raise InputError(f"privacy=dp_sgd clips in float32: set trainer.precision=32-true, not {precision}")
         rows = max((part.train for part in job.split.clients.values()), key=len)
         self._check_delta(len(rows))
         if int(job.features.labels.min()) == UNLABELLED:
-            raise InputError(
-                "privacy=dp_sgd: an unlabelled cell changes the weight of others; set data.drop_unlabelled=true"
-            )
+            raise InputError("privacy=dp_sgd: an unlabelled cell changes the weight of others; leave such cells out")
         check_gradients(job.model, *job.features.batch(rows[:TRIAL_CELLS]))
         LOG.info(
             "privacy: weights protect each cell of a client within epsilon %g at delta %g; everything else that leaves "
@@ -91,7 +86,7 @@ class DPSGD(Hook):
         left = self._affordable(history, 1 / steps, wanted) if counts else wanted
         if before + left == 0:
             raise InputError(
-                f"privacy.epsilon={self.epsilon:g}: one step of {part.name!r}, at a sample rate of 1/{steps}, takes more: "
+                f"privacy.epsilon={self.epsilon:g}: one step of {part.name!r} (sample rate 1/{steps}) takes more: "
                 "raise privacy.noise_multiplier or privacy.epsilon"
             )
         data.train_batches = batches = PoissonBatches(part.train, steps, left)
