@@ -1,4 +1,4 @@
-"""``python -m scfl_green VERB ...``"""
+"""``python -m scfl_green COMMAND ...``"""
 
 from scfl_green.cli import main
 

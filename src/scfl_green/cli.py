@@ -1,4 +1,4 @@
-"""The program ``scfl-green``, which is also ``python -m scfl_green``: one verb for each thing that it does."""
+"""The command line: ``scfl-green COMMAND``, or ``python -m scfl_green COMMAND``."""
 
 import sys
 from argparse import ArgumentParser, Namespace
@@ -11,10 +11,10 @@ from scfl_green.errors import InputError
 
 
 def main(words: Sequence[str] | None = None) -> None:
-    """Do what the command line says, or ``words`` in its place."""
+    """Run the command line, or ``words`` instead."""
     words = sys.argv[1:] if words is None else words
     if words[:1] == ["train"]:
-        from scfl_green.runs.program import train  # verbs import what they need, and no more
+        from scfl_green.runs.program import train  # each command imports only what it needs
 
         return train(words[1:])
     try:
@@ -26,25 +26,25 @@ def main(words: Sequence[str] | None = None) -> None:
 
 class _Parser(ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        """One line, as for any mistake."""
+        """Report in one line, as for any mistake."""
         raise InputError(f"{message}; see {self.prog} --help")
 
 
 def _parser() -> ArgumentParser:
     parser = _Parser("scfl-green", description="Single-cell classifiers, ranked by accuracy per kg of CO2.")
     parser.add_argument("--version", action="version", version=scfl_green.__version__)
-    verbs = parser.add_subparsers(metavar="VERB", required=True)
-    # Only listed here; main hands the rest of its line to Hydra.
-    verbs.add_parser("train", help="train, measure and score: one run, or with -m a sweep; takes Hydra's overrides")
-    report = verbs.add_parser("report", help="tables, figures and one page of a sweep's finished runs")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    # Only listed here; main passes its arguments to Hydra.
+    commands.add_parser("train", help="train, measure and score: one run, or with -m a sweep; takes Hydra's overrides")
+    report = commands.add_parser("report", help="tables, figures and an HTML page of a sweep's finished runs")
     report.add_argument("folder", type=Path, help="of a sweep, such as logs/sweeps/NAME")
-    report.add_argument("--country", help="had the runs been elsewhere: ISO 3166 alpha-3, such as FRA")
+    report.add_argument("--country", help="reckon emissions for this country (ISO 3166 alpha-3, such as FRA)")
     report.set_defaults(does=_report)
-    leakage = verbs.add_parser("leakage", help="how well a run's weights tell the cells that they were trained on")
+    leakage = commands.add_parser("leakage", help="how well a run's weights reveal its training cells")
     leakage.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="folder of a finished run")
-    leakage.add_argument("--trust", action="append", default=[], metavar="MODULE", help="that the run may name too")
+    leakage.add_argument("--trust", action="append", default=[], metavar="MODULE", help="whose code the run may use")
     leakage.set_defaults(does=_leakage)
-    collect = verbs.add_parser("collect", help="results.csv of a sweep's finished runs")
+    collect = commands.add_parser("collect", help="write results.csv of a sweep's finished runs")
     collect.add_argument("folder", type=Path, help="of a sweep, such as logs/sweeps/NAME")
     collect.set_defaults(does=_collect)
     return parser
@@ -60,7 +60,7 @@ def _leakage(options: Namespace) -> None:
     from scfl_green.analysis.leakage import privacy
     from scfl_green.runs.names import register_resolvers
 
-    register_resolvers()  # a run's configuration is kept as it was composed
+    register_resolvers()  # a saved configuration still has its interpolations
     for folder in options.runs:
         privacy(folder, options.trust)
 

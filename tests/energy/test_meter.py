@@ -14,7 +14,7 @@ from codecarbon.core import hardware_cache
 from jobs import make_job
 from scfl_green.data.features.datamodule import CellDataModule
 from scfl_green.data.reading.cells import Cells
-from scfl_green.energy.hardware import look_up
+from scfl_green.energy.hardware import detect_hardware
 from scfl_green.energy.ledger import Ledger, Reading
 from scfl_green.energy.meter import EnergyMeter, MeasureEmissions, carbon_intensity
 from scfl_green.errors import InputError
@@ -164,7 +164,7 @@ def test_a_reading_is_shared_out_whole() -> None:
 
 def test_the_meter_takes_the_hardware_that_was_looked_up_before() -> None:
     hardware_cache.clear_cache()
-    look_up("DEU", 65.0, None)
+    detect_hardware("DEU", 65.0, None)
     end = time.monotonic() + 60
     while not hardware_cache._plans and time.monotonic() < end:
         time.sleep(0.05)

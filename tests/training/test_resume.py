@@ -64,7 +64,7 @@ class Steps(Hook):
 
 def done(job: Job, part: str = "federation") -> int:
     """The rounds that a killed run had finished."""
-    return len(job.kept[part]["hooks"]["steps"]["numbers"]) if part in job.kept else 0
+    return len(job.saved[part]["hooks"]["steps"]["numbers"]) if part in job.saved else 0
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +88,7 @@ def make(few: Cells, shared_meter: EnergyMeter) -> Make:
         checkpoint = Checkpoint(folder)
         shared_meter.add(Ledger.from_rows(checkpoint.parts.get("energy", {}).get("rows", [])))
         hooks = Hooks({**changed.pop("hooks", {}), "steps": Steps()})
-        return replace(prepared, model=model, kept=checkpoint.parts, save=checkpoint.save, hooks=hooks, **changed)
+        return replace(prepared, model=model, saved=checkpoint.parts, save=checkpoint.save, hooks=hooks, **changed)
 
     return make
 
@@ -233,7 +233,7 @@ def test_with_no_whole_checkpoint_a_run_begins_anew(make: Make, reference: Any, 
     for folder in tmp_path.iterdir():
         flip(folder / "energy.pt")
     job = make(tmp_path)
-    assert not job.kept
+    assert not job.saved
     assert same(federation(job), reference[0])
 
 
@@ -262,7 +262,7 @@ def test_a_server_that_forgot_its_state_would_end_elsewhere(make: Make, tmp_path
     whole = federation(make(None), strategy())
     in_child(lambda: (Place(Checkpoint, "save", after=True).kill_at(2), federation(make(tmp_path), strategy())))
     job = make(tmp_path)
-    job.kept["federation"]["strategy"] = {}
+    job.saved["federation"]["strategy"] = {}
     assert not same(federation(job, strategy()), whole)
 
 
@@ -305,7 +305,7 @@ def test_any_regime_goes_on_after_any_checkpoint(make: Make, tmp_path: Path, reg
     saves = 1
     while killed_at(saves):
         begun = job(tmp_path)
-        assert begun.kept
+        assert begun.saved
         again = fit(begun)
         assert same(again.weights, whole.weights)
         assert without_times(again.rows) == without_times(whole.rows)
@@ -346,7 +346,7 @@ def test_the_record_of_a_run_that_was_killed_is_the_same(
     with caplog.at_level(logging.INFO):
         again = run(cfg)
     unit = "round" if regime == "federated" else "epoch"
-    assert f"was begun before; goes on after {unit} 2" in caplog.text
+    assert f"resuming after {unit} 2" in caplog.text
     # The first of the three runs has prepared the dataset for all.
     (before,) = without_times([{**whole, "bytes_prepare": again["bytes_prepare"]}])
     assert without_times([again]) == [before]
@@ -382,7 +382,7 @@ def test_ctrl_c_ends_politely_and_leaves_no_process(tmp_path: Path, workers: int
                 break
         _, told = process.communicate(timeout=60)
     assert process.returncode == 128 + signal.SIGINT
-    assert told == "stopped: the same command goes on after the last round or epoch that was finished\n"
+    assert told == "stopped: the same command resumes after the last finished round or epoch\n"
     with pytest.raises(ProcessLookupError):
         os.killpg(process.pid, 0)
     assert list(tmp_path.glob("logs/runs/*/checkpoints/*/*/SHA256SUMS"))

@@ -1,1 +1,1 @@
-"""What training and transfer cost: the meter, its ledger, floating-point operations, EAPS."""
+"""The costs of training and transfer: energy meter, ledger, floating-point operations and EAPS."""

@@ -1,4 +1,4 @@
-"""Floating-point operations: what training costs on any machine."""
+"""Floating-point operations: the cost of training, whatever the machine."""
 
 import warnings
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ from scfl_green.models.base import CellClassifier
 
 
 class FlopsPerCell:
-    """Operations of training on one cell by a model, counted again when its size has changed."""
+    """Operations to train a model on one cell, counted once for each size of the model."""
 
     def __init__(self, x: Tensor, y: Tensor) -> None:
         self.batch = x, y
@@ -26,7 +26,7 @@ class FlopsPerCell:
 
 
 def flops_per_cell(model: CellClassifier, x: Tensor, y: Tensor) -> float:
-    """Operations of training on one cell, forward and backward, counted on one batch."""
+    """Operations to train on one cell, forward and backward, counted on one batch."""
     with _without_onednn(), FlopCounterMode(display=False) as counter:
         _, terms = model.loss(x.to(model.device), y.to(model.device))
         torch.stack([*terms.values()]).sum().backward()
@@ -36,7 +36,7 @@ def flops_per_cell(model: CellClassifier, x: Tensor, y: Tensor) -> float:
 
 @contextmanager
 def _without_onednn() -> Iterator[None]:
-    """oneDNN's LSTM is one fused operation, which the FLOP counter does not know."""
+    """Disable oneDNN, whose LSTM is one fused operation that the FLOP counter does not know."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="TF32 acceleration")
         with torch.backends.mkldnn.flags(enabled=False):

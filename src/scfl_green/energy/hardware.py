@@ -1,4 +1,4 @@
-"""CodeCarbon's tracker, and looking up the hardware that it measures while something else is being done."""
+"""CodeCarbon's tracker, and detecting its hardware in the background."""
 
 import logging
 from contextlib import suppress
@@ -17,8 +17,8 @@ class _Tracker(OfflineEmissionsTracker):
 
 
 def make_tracker(country: str, cpu_watts: float | None, ram_watts: float | None) -> OfflineEmissionsTracker:
-    """A tracker that has not started: of this process, without network and files."""
-    # Its log level takes effect only after its first lines.
+    """A tracker of this process, not yet started, that uses neither network nor files."""
+    # Its own log_level takes effect only after its first lines.
     logging.getLogger("codecarbon").setLevel(logging.CRITICAL)
     return _Tracker(
         country_iso_code=country,
@@ -31,12 +31,12 @@ def make_tracker(country: str, cpu_watts: float | None, ram_watts: float | None)
     )
 
 
-def look_up(country: str, cpu_watts: float | None, ram_watts: float | None) -> None:
-    """Begin to look the hardware up, once a process: CodeCarbon waits a second for another one to time the CPU. Its
-    next tracker of the same settings takes what was found, and waits if it is not ready."""
+def detect_hardware(country: str, cpu_watts: float | None, ram_watts: float | None) -> None:
+    """Start to detect the hardware in a thread: CodeCarbon waits a second to time the CPU. Its next tracker with the
+    same settings uses the result, and waits for it if need be."""
 
     def detect() -> None:
-        with suppress(Exception):  # which the meter will meet, and tell of
+        with suppress(Exception):  # the meter will raise it again
             make_tracker(country, cpu_watts, ram_watts).get_detected_hardware()
 
     Thread(target=detect, daemon=True).start()

@@ -1,4 +1,4 @@
-"""The energy meter: one CodeCarbon tracker a process, and a ledger that shares its readings out."""
+"""The energy meter: one CodeCarbon tracker per process, and a ledger that splits its readings."""
 
 import multiprocessing
 import os
@@ -24,19 +24,19 @@ from scfl_green.errors import InputError
 def carbon_intensity(country: str) -> float:
     """Mean kg CO2e per kWh of a country's electricity, from CodeCarbon's table (Our World in Data).
 
-    InputError for a code (ISO 3166 alpha-3) that is not in it, for which CodeCarbon itself would return a number.
+    Raises InputError for an unknown code (ISO 3166 alpha-3), for which CodeCarbon would return a default.
     """
     known = DataSource().get_global_energy_mix_data()
     if country not in known:
-        raise InputError(f"carbon.country={country}: not a country with a known energy mix; use a code such as DEU")
+        raise InputError(f"carbon.country={country}: no country with a known energy mix; use a code such as DEU")
     return known[country]["carbon_intensity"] / 1e3
 
 
 class EnergyMeter(Ledger):
-    """One CodeCarbon tracker for a run, whose readings are shared out among phases, rounds and clients.
+    """A ledger with one CodeCarbon tracker, whose readings it splits among phases, rounds and clients.
 
-    The tracker's clock ticks too coarsely for a client's fit, so it measures from one ``read`` to the next. Every
-    joule that was read is in exactly one entry; what lies outside any phase is ``other``. No network is used.
+    The tracker is too coarse for a single client's fit, so it measures from one ``read`` to the next. Every joule read
+    is in exactly one entry; consumption outside any phase is ``other``. No network is used.
     """
 
     def __init__(
@@ -49,8 +49,8 @@ class EnergyMeter(Ledger):
         super().__init__()
         self.network_kwh_per_gb = network_kwh_per_gb
         self.country, self.intensity = country, carbon_intensity(country)
-        self.given = {"cpu": cpu_watts, "ram": ram_watts}
-        # Of the minute before, as a share of all cores: what else ran.
+        self.watts = {"cpu": cpu_watts, "ram": ram_watts}
+        # Load of the minute before, by this or other programs, as a share of all cores.
         self.load_at_start = psutil.getloadavg()[0] / (psutil.cpu_count() or 1)
         self._open: list[Key] = [(OTHER, 0, "")]
         self._tracker = make_tracker(country, cpu_watts, ram_watts)
@@ -59,7 +59,7 @@ class EnergyMeter(Ledger):
 
     @contextmanager
     def phase(self, phase: str, round_number: int = 0, client: str = "") -> Iterator[None]:
-        """Charges what happens inside to this phase; a phase opened within another pauses the outer one."""
+        """Charges the time inside to this phase; a phase within another pauses the outer one."""
         self._charge()
         self._open.append((phase, round_number, client))
         depth = len(self._open)
@@ -67,24 +67,24 @@ class EnergyMeter(Ledger):
             yield
         finally:
             self._charge()
-            # An inner phase that an exception left open ends with this one.
+            # Also ends inner phases that an exception left open.
             del self._open[depth - 1 :]
 
     @contextmanager
     def elsewhere(self) -> Iterator[None]:
-        """Charges nothing for the time inside, in which other processes work and keep ledgers of their own."""
+        """Charges nothing for the time inside, while worker processes keep their own ledgers."""
         self._charge()
         try:
             yield
         finally:
             self._clock = _clock()
 
-    def taken(self) -> Ledger:
-        """All entries and charges so far, which leave this ledger: what a process hands on to the one that reads."""
+    def take(self) -> Ledger:
+        """Empty this ledger and return its entries and charges, for the process that reads the tracker."""
         self._charge()
-        taken = Ledger(self.entries, self.unread)
+        ledger = Ledger(self.entries, self.unread)
         self.entries, self.unread = {}, {}
-        return taken
+        return ledger
 
     def _charge(self) -> None:
         now = _clock()
@@ -92,7 +92,7 @@ class EnergyMeter(Ledger):
         self._clock = now
 
     def read(self) -> None:
-        """Measure the energy since the last reading and share it out among the entries."""
+        """Measure the energy since the last reading and split it among the entries."""
         self._charge()
         # CodeCarbon counts the children of this process too: loggers, of which training knows nothing.
         others, self._others = self._others, _others_cpu_seconds()
@@ -101,29 +101,29 @@ class EnergyMeter(Ledger):
         self._tracker.start_task("run")
         self._clock = _clock()
         if used is None or used.energy_consumed <= 0:
-            raise RuntimeError("CodeCarbon measured no energy since the last reading; the run's figures would lie")
+            raise RuntimeError("CodeCarbon measured no energy since the last reading; the run's figures would be wrong")
         reading = Reading(used.cpu_energy, used.gpu_energy, used.ram_energy)
         if min(vars(reading).values()) < 0:
             raise RuntimeError(f"CodeCarbon measured a negative energy: {reading}")
         self.share_out(reading, self.intensity)
 
     def close(self) -> None:
-        """Stop the tracker; what was not read is lost."""
+        """Stop the tracker; energy since the last reading is lost."""
         self._tracker.stop()
 
     def transfer(self) -> tuple[float, float]:
-        """kWh and kg CO2e of moving the bytes of training so far."""
+        """kWh and kg CO2e of transferring the bytes of training so far."""
         kwh = sum(self.moved()) / 1e9 * self.network_kwh_per_gb
         return kwh, kwh * self.intensity
 
     @property
     def mode(self) -> str:
-        """How each part was measured and with what power, and where that comes from, e.g. ``cpu: cpu_load x 8 W
-        (guessed: 4 W a thread), ram: constant 10 W (estimated from its size)``."""
+        """How each component was measured, and the source of its power, e.g. ``cpu: cpu_load x 8 W (guessed: 4 W a
+        thread), ram: constant 10 W (estimated from its size)``."""
         parts = []
         for hardware in self._tracker._hardware:
             name = type(hardware).__name__.lower()
-            given = "given" if self.given.get(name) else None
+            given = "given" if self.watts.get(name) else None
             if isinstance(hardware, CPU) and hardware._mode not in ("cpu_load", "constant"):
                 parts.append(f"cpu: {hardware._mode}, measured for the whole machine")
             elif isinstance(hardware, CPU):
@@ -138,7 +138,7 @@ class EnergyMeter(Ledger):
 
 
 def _clock() -> tuple[float, float]:
-    """Wall and CPU seconds, those of child processes that have ended included."""
+    """Wall and CPU seconds, including child processes that have ended."""
     used = os.times()
     return time.perf_counter(), time.process_time() + used.children_user + used.children_system
 
@@ -156,25 +156,24 @@ def _others_cpu_seconds() -> float:
 
 
 class MeasureEmissions(pl.Callback):
-    """The CodeCarbon callback: charges a fit to its phase of the meter, and validation within it to its own.
+    """The CodeCarbon callback: charges a fit to ``phase`` of the meter, and its validation to ``validate``.
 
-    ``fit_as`` names the phase where a fit is not to count as the run's training. Works with any Trainer:
-    ``Trainer(callbacks=[MeasureEmissions(EnergyMeter("DEU"))])``.
+    Works with any Trainer: ``Trainer(callbacks=[MeasureEmissions(EnergyMeter("DEU"))])``.
     """
 
-    def __init__(self, meter: EnergyMeter, round_number: int = 0, client: str = "", fit_as: str = FIT) -> None:
-        self.meter, self.place, self.fit_as = meter, (round_number, client), fit_as
+    def __init__(self, meter: EnergyMeter, round_number: int = 0, client: str = "", phase: str = FIT) -> None:
+        self.meter, self.site, self.phase = meter, (round_number, client), phase
         self._phases: list[Any] = []
 
     def _enter(self, phase: str) -> None:
-        self._phases.append(self.meter.phase(phase, *self.place))
+        self._phases.append(self.meter.phase(phase, *self.site))
         self._phases[-1].__enter__()
 
     def _leave(self) -> None:
         self._phases.pop().__exit__(None, None, None)
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        self._enter(self.fit_as if stage == FIT else stage)
+        self._enter(self.phase if stage == FIT else stage)
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.state.fn == FIT:

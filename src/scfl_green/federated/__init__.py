@@ -1,8 +1,8 @@
-"""The federation: the only folder that imports Flower."""
+"""Federated learning by Flower; no other folder imports it."""
 
 import os
 
-# Flower reports use to its makers unless told not to before it is imported.
+# Flower sends usage data to its authors, unless this is set before it is imported.
 os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
 
 from scfl_green.federated.simulate import Federation

@@ -1,4 +1,4 @@
-"""Ordinary Flower apps around a Job: nothing in them knows on which Grid they run."""
+"""Ordinary Flower apps around a Job; they run on any Grid."""
 
 from collections.abc import Sequence
 from contextlib import suppress
@@ -20,7 +20,7 @@ PART = "federation"
 
 
 def client_app(job: Job, parts: Sequence[Part]) -> ClientApp:
-    """A ClientApp that trains and validates on the part that the node's ``partition-id`` names."""
+    """A ClientApp that trains and validates on the part given by the node's ``partition-id``."""
     app = ClientApp()
 
     def part_of(context: Context) -> Part:
@@ -29,7 +29,7 @@ def client_app(job: Job, parts: Sequence[Part]) -> ClientApp:
     @app.train()
     def train(message: Message, context: Context) -> Message:
         part = part_of(context)
-        weights, metrics = job.fit(part, _weights(message.content["arrays"]), **_fit(message.content["config"]))
+        weights, metrics = job.fit(part, _weights(message.content["arrays"]), **_options(message.content["config"]))
         return _reply(message, metrics, len(part.train), {"arrays": ArrayRecord(weights)})
 
     @app.query()
@@ -45,16 +45,16 @@ def client_app(job: Job, parts: Sequence[Part]) -> ClientApp:
     return app
 
 
-def _fit(config: ConfigRecord) -> dict[str, Any]:
-    """The options of ``Fit`` that a message asks for."""
+def _options(config: ConfigRecord) -> dict[str, Any]:
+    """The options of ``Fit`` in a message."""
     mu = float(config.get("proximal-mu", 0.0))
     epochs, round_number = int(config["local-epochs"]), int(config["server-round"])
     return {"epochs": epochs, "round_number": round_number, "callbacks": [Proximal(mu)] if mu else []}
 
 
 def server_app(job: Job, strategy: CheckedStrategy, rounds: int, local_epochs: int) -> ServerApp:
-    """A ServerApp that runs a strategy from the job's initial weights, or on from where a killed run was; the job's
-    hooks are called after every round. The final arrays are left in the context's state."""
+    """A ServerApp that runs a strategy from the job's initial weights, or resumes a killed run; calls the job's hooks
+    after every round, and leaves the final arrays in the context's state."""
     app = ServerApp()
 
     @app.main()
@@ -64,10 +64,10 @@ def server_app(job: Job, strategy: CheckedStrategy, rounds: int, local_epochs: i
         def after_round(round_number: int, arrays: ArrayRecord) -> None:
             if round_number > 0:
                 _end_round(job, strategy, arrays, rounds)
-            if job.hooks.enough:
-                raise _EnoughError
+            if job.hooks.exhausted:
+                raise _StopEarlyError
 
-        with suppress(_EnoughError):
+        with suppress(_StopEarlyError):
             strategy.start(
                 grid,
                 strategy.current,
@@ -82,7 +82,7 @@ def server_app(job: Job, strategy: CheckedStrategy, rounds: int, local_epochs: i
 
 
 def _begin(job: Job, strategy: CheckedStrategy, grid: Grid) -> None:
-    if state := job.kept.get(PART):
+    if state := job.saved.get(PART):
         job.hooks.load_state_dict(state["hooks"])
         strategy.load_state_dict(state)
     else:
@@ -91,7 +91,7 @@ def _begin(job: Job, strategy: CheckedStrategy, grid: Grid) -> None:
 
 
 def _end_round(job: Job, strategy: CheckedStrategy, arrays: ArrayRecord, rounds: int) -> None:
-    """Call the hooks, whose weights the next round begins with if they change any, and keep a checkpoint."""
+    """Call the hooks, start the next round from the weights they return, if any, and write a checkpoint."""
     number = max(strategy.clients_by_round)
     step = job.step("round", number, rounds)
     step.metrics |= strategy.metrics[number]
@@ -99,11 +99,11 @@ def _end_round(job: Job, strategy: CheckedStrategy, arrays: ArrayRecord, rounds:
     with job.meter.phase(TRACKING):
         changed = job.hooks.after(step)
     strategy.current = arrays if changed is None else ArrayRecord(changed)
-    job.keep(PART, strategy.state_dict() | {"hooks": job.hooks.state_dict()})
+    job.checkpoint(PART, strategy.state_dict() | {"hooks": job.hooks.state_dict()})
 
 
-class _EnoughError(Exception):
-    """Flower's strategies know no other way to end before the last round."""
+class _StopEarlyError(Exception):
+    """Ends a strategy before its last round; Flower has no other way."""
 
 
 def _weights(arrays: ArrayRecord) -> Weights:

@@ -1,4 +1,4 @@
-"""Replies, checked before they are averaged: one bad site must not harm the others."""
+"""Checks of replies before averaging, so that one bad site cannot harm the others."""
 
 import math
 from collections import Counter
@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 from flwr.app import Array, Message
 
-# Weights larger than the largest of those sent out by this factor have diverged, and would drag the mean along.
+# Weights above this multiple of the largest that were sent have diverged, and would dominate the mean.
 LARGEST_GROWTH = 1e4
 
 
 @dataclass(frozen=True)
 class Refusal:
-    """A reply that was left out of a round's mean."""
+    """A reply excluded from a round's mean."""
 
     round: int
     client: int
@@ -24,8 +24,8 @@ class Refusal:
 
 @dataclass(frozen=True)
 class Expected:
-    """What an array of a reply must be, by the one that was sent out: its data begin with ``header``, after which come
-    ``n_bytes`` of values up to ``largest``."""
+    """The form that an array of a reply must have, that of the array sent: its data are ``header`` and ``n_bytes`` of
+    values up to ``largest``."""
 
     shape: tuple[int, ...]
     dtype: str
@@ -43,34 +43,34 @@ class Expected:
 
 
 def train_flaw(reply: Message, expected: Mapping[str, Expected], most_cells: float) -> str | None:
-    """Why a reply of training cannot be averaged; None if it can. Names and numbers only, nothing that a client wrote.
+    """Why a training reply cannot be averaged, None if it can; names and numbers only, no text of a client.
 
-    ``expected`` are its arrays by name, ``most_cells`` the training cells that the client has told of before.
+    ``expected`` are the forms of its arrays by name, ``most_cells`` the training cells that the client reported before.
     """
     if flaw := _record_flaw(reply, arrays=1):
         return flaw
     (arrays,) = reply.content.array_records.values()
     if set(arrays) != set(expected):
-        return f"{len(arrays)} arrays, of other names than the {len(expected)} that were sent"
+        return f"{len(arrays)} arrays, whose names differ from the {len(expected)} sent"
     for name, array in arrays.items():
         if flaw := _array_flaw(array, expected[name]):
             return f"{name}: {flaw}"
     cells = _metrics(reply)["num-examples"]
     if cells > most_cells:
-        return f"{cells:g} training cells, after {most_cells:g} had been reported"
+        return f"{cells:g} training cells, more than the {most_cells:g} reported before"
     return None
 
 
 def evaluate_flaw(reply: Message) -> str | None:
-    """Why a reply of validation cannot be averaged; None if it can."""
+    """Why a validation reply cannot be averaged, None if it can."""
     return _record_flaw(reply, arrays=0)
 
 
 def odd_metrics(replies: Iterable[Message]) -> dict[int, str]:
-    """Of replies that are well by themselves, those whose metrics have other names than most replies', by node."""
+    """Flaws by node: valid replies whose metrics have other names than those of most replies."""
     names = {reply.metadata.src_node_id: tuple(sorted(_metrics(reply))) for reply in replies}
     usual = Counter(names.values()).most_common(1)[0][0] if names else ()
-    return {node: "other metrics than the other clients'" for node, found in names.items() if found != usual}
+    return {node: "its metrics differ from other clients'" for node, found in names.items() if found != usual}
 
 
 def _record_flaw(reply: Message, arrays: int) -> str | None:
@@ -82,7 +82,7 @@ def _record_flaw(reply: Message, arrays: int) -> str | None:
     metrics = _metrics(reply)
     for name, value in metrics.items():
         if not isinstance(value, int | float) or not math.isfinite(value):
-            return f"metric {list(metrics).index(name) + 1} is no finite number"
+            return f"metric {list(metrics).index(name) + 1} is not a finite number"
     if not metrics.get("num-examples", 0) > 0:
         return "no positive number of cells (num-examples)"
     return None
@@ -94,15 +94,15 @@ def _metrics(reply: Message) -> dict[str, Any]:
 
 
 def _array_flaw(array: Array, expected: Expected) -> str | None:
-    """Nothing of an array is decoded, not even its header, before it is known to be of the form that was sent."""
+    """Why an array cannot be averaged; nothing is decoded, not even the header, before its form is verified."""
     if (tuple(array.shape), array.dtype, array.stype) != (expected.shape, expected.dtype, expected.stype):
         return f"{array.dtype} of shape {tuple(array.shape)}, where {expected.dtype} of {expected.shape} was sent"
     if not array.data.startswith(expected.header) or len(array.data) != len(expected.header) + expected.n_bytes:
-        return "a header or a size that is not that of the array that was sent"
+        return "its header or size differs from that of the array sent"
     values = np.frombuffer(array.data, expected.dtype, offset=len(expected.header))
     largest = max(float(values.max(initial=0)), -float(values.min(initial=0)))
     if not math.isfinite(largest):
-        return f"{int((~np.isfinite(values)).sum())} values that are not finite"
+        return f"{int((~np.isfinite(values)).sum())} non-finite values"
     if largest > expected.largest:
         return f"values up to {largest:.3g}"
     return None

@@ -19,16 +19,16 @@ from scfl_green.energy.meter import EnergyMeter
 from scfl_green.errors import InputError
 
 LOG = logging.getLogger(__name__)
-# Where the traffic of a message type stands in the ledger.
+# The ledger's phase for the traffic of each message type.
 PHASES = {"train": FIT, "evaluate": VALIDATE, "query": PREPARE}
 
 
 class LocalGrid(Grid):
-    """A Grid whose nodes are clients of this process, called one after the other in order of node id.
+    """A Grid whose nodes are clients in this process, called in order of node id.
 
-    Every message is serialised and parsed again, as on a network; its size is entered in the meter's ledger by
-    round and client. An exception in a client reaches the server as its class name alone, since its text may name
-    files and patients; the text goes to the log of this process. A user's mistake (InputError) ends the run.
+    Every message is serialised and parsed, as on a network; its size goes to the meter's ledger by round and client.
+    Of a client's exception the server gets only the class name, since its text may name files and patients; the text
+    goes to the log of this process. A user's mistake (InputError) ends the run.
     """
 
     def __init__(self, client_app: ClientApp, clients: list[str], meter: EnergyMeter) -> None:
@@ -56,13 +56,13 @@ class LocalGrid(Grid):
                 yield _unpacked(up)
 
     def _replies(self, messages: Sequence[Message], timeout: float | None) -> Iterator[tuple[int, bytes | None]]:
-        """For each message its size as it travels and the reply, None where none came in time."""
+        """For each message, its size on the network and the reply, None if none came in time."""
         for message in messages:
             request = packed(message)
             yield len(request), self.answer(request)
 
     def answer(self, request: bytes) -> bytes:
-        """The reply of the client that a request is for, both as they travel."""
+        """The reply of the addressed client; both messages serialised."""
         message = _unpacked(request)
         node = message.metadata.dst_node_id
         try:
@@ -75,27 +75,27 @@ class LocalGrid(Grid):
             return packed(Message(failed, reply_to=message))
 
     def close(self) -> None:
-        """Nothing to end here."""
+        """Nothing to close in this process."""
 
     def _unsupported(self, *args: object, **kwargs: object) -> NoReturn:
-        raise NotImplementedError("clients of this process belong to no SuperLink and answer at once")
+        raise NotImplementedError("LocalGrid has no SuperLink: use send_and_receive")
 
     push_messages = pull_messages = create_message = set_run = _unsupported
     run = property(_unsupported)
 
 
 def _class_name(error: BaseException) -> str:
-    """Of the class, or else of its nearest base, that the code of its module defines: one made up at run time may carry
-    anything in its name."""
-    for kind in type(error).__mro__:
-        defined = getattr(sys.modules.get(str(kind.__module__)), kind.__name__, None) is kind
-        if defined and re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{,63}", kind.__name__):
-            return kind.__name__
+    """The name of the error's class, or of the nearest base that a module defines: the name of a class created at run
+    time may contain anything."""
+    for base in type(error).__mro__:
+        defined = getattr(sys.modules.get(str(base.__module__)), base.__name__, None) is base
+        if defined and re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{,63}", base.__name__):
+            return base.__name__
     return "Exception"
 
 
 def packed(message: Message) -> bytes:
-    """As it travels; built in place, since Flower's ``message_to_proto`` copies every array half a dozen times."""
+    """Serialise a message in place; Flower's ``message_to_proto`` copies every array half a dozen times."""
     if message.has_error():
         return serde.message_to_proto(message).SerializeToString()
     proto = ProtoMessage(metadata=serde.metadata_to_proto(message.metadata), content={})
@@ -104,9 +104,9 @@ def packed(message: Message) -> bytes:
             arrays = proto.content.items.add(key=key).array_record
             arrays.SetInParent()
             for name, array in record.items():
-                of = arrays.items.add(key=name).value
-                of.dtype, of.stype, of.data = array.dtype, array.stype, array.data
-                of.shape.extend(array.shape)
+                value = arrays.items.add(key=name).value
+                value.dtype, value.stype, value.data = array.dtype, array.stype, array.data
+                value.shape.extend(array.shape)
         else:
             proto.content.MergeFrom(serde.recorddict_to_proto(RecordDict({key: record})))
     return proto.SerializeToString()

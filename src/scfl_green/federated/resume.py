@@ -1,4 +1,4 @@
-"""The state of any Flower strategy, as a checkpoint holds it."""
+"""The state of any Flower strategy, for checkpoints."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -12,20 +12,20 @@ from scfl_green.training.hooks import State
 
 
 def strategy_state(strategy: Strategy) -> State:
-    """What a strategy holds, and what one holds that it wraps, by dotted names: numbers, text, and the arrays in
-    records, dicts and lists."""
+    """The attributes of a strategy, and of any it wraps, by dotted names: numbers, text, and the arrays in records,
+    dicts and lists."""
     encoded = ((name, _encoded(value)) for name, value in _attributes(strategy))
     return {name: value for name, value in encoded if value is not None}
 
 
 def load_strategy_state(strategy: Strategy, state: State) -> None:
-    """Set a strategy to the state of another one of the same kind."""
+    """Restore the state of another strategy of the same class."""
     for name, value in state.items():
-        *outer, own = name.split(".")
+        *path, attribute = name.split(".")
         owner: Any = strategy
-        for attribute in outer:
-            owner = getattr(owner, attribute)
-        setattr(owner, own, _decoded(value))
+        for wrapped in path:
+            owner = getattr(owner, wrapped)
+        setattr(owner, attribute, _decoded(value))
 
 
 def _attributes(strategy: Strategy, prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -1,4 +1,4 @@
-"""A whole federation in this process."""
+"""A federation simulated in this process."""
 
 import logging
 from collections.abc import Iterable, Sequence
@@ -20,16 +20,16 @@ from scfl_green.federated.workers import WorkersGrid
 from scfl_green.models.prune import Weights
 from scfl_green.training.job import Job
 
-LEAST = ("min_train_nodes", "min_evaluate_nodes", "min_available_nodes")
+MINIMA = ("min_train_nodes", "min_evaluate_nodes", "min_available_nodes")
 
 
 @dataclass(frozen=True)
 class Federation:
-    """How clients train together: a strategy of ``flwr.serverapp.strategy``, for so many rounds of so many epochs.
+    """Settings of a federation: a strategy of ``flwr.serverapp.strategy``, its rounds, and the local epochs of each.
 
-    Every client must have ``min_cells`` training cells. A round needs good replies from ``min_clients`` (None: from all
-    that were asked) and waits ``timeout_seconds`` for them. With ``parallel_clients`` above 1, as many train at a time,
-    each in a worker process, which is ended if it exceeds the time-out.
+    Every client must have ``min_cells`` training cells. A round needs valid replies from ``min_clients`` (None: all
+    sampled) and waits ``timeout_seconds`` for them. With ``parallel_clients`` above 1, that many train at a time, each
+    in a worker process, which is killed if it exceeds the time-out.
     """
 
     strategy: Strategy
@@ -41,21 +41,19 @@ class Federation:
     parallel_clients: Count = 1
 
     def check(self, n_clients: int, reshapes: bool) -> None:
-        """InputError for what could not work with so many clients, or with weights that change their shapes."""
+        """Raises InputError for settings that do not fit the number of clients, or weights that change shape."""
         if reshapes and isinstance(self.strategy, FedOpt):
-            raise InputError(
-                "opt=prune works with federation=fedavg or fedprox; an adaptive server keeps the old shapes"
-            )
-        least = {f"strategy.{setting}": getattr(self.strategy, setting, 0) for setting in LEAST}
-        for setting, n in {"min_clients": self.min_clients or 0, **least}.items():
-            if n > n_clients:  # Flower would wait for them for ever
+            raise InputError("opt=prune needs federation=fedavg or fedprox: an adaptive server keeps the old shapes")
+        minima = {f"strategy.{setting}": getattr(self.strategy, setting, 0) for setting in MINIMA}
+        for setting, n in {"min_clients": self.min_clients or 0, **minima}.items():
+            if n > n_clients:  # Flower would wait for them forever
                 raise InputError(f"federation.{setting}={n}: there are {n_clients} clients")
 
 
 @dataclass(frozen=True)
 class Federated:
-    """The weights of a federation, the rounds that it took, and fields for the record: the clients whose replies were
-    averaged in each round, and the replies that were not, a line each."""
+    """The final weights, the number of rounds, and fields for the record: the clients averaged in each round, and a
+    line per refused reply."""
 
     weights: Weights
     rounds: int
@@ -63,24 +61,24 @@ class Federated:
 
 
 def check_sizes(clients: Iterable[Part], min_cells: int) -> None:
-    """InputError naming the clients that have fewer than ``min_cells`` training cells: what so few teach is noise, and
-    reveals most about each of them."""
+    """Raises InputError for clients with fewer than ``min_cells`` training cells: updates from few cells are noise, and
+    reveal the most about each cell."""
     if few := [f"{part.name} ({len(part.train)})" for part in clients if len(part.train) < min_cells]:
         raise InputError(
             f"clients with fewer than federation.min_cells={min_cells} training cells: {listed(few)}; choose another "
-            "data.client_key, fewer split.clients, or federation.min_cells=0 to train with them all the same"
+            "data.client_key, fewer split.clients, or federation.min_cells=0 to train with them anyway"
         )
 
 
 def simulate(job: Job, parts: Sequence[Part], federation: Federation) -> Federated:
-    """Run the federation in which every part is a client; no daemon, no start-up."""
+    """Run a federation whose clients are ``parts``, without daemons or start-up time."""
     check_sizes(parts, federation.min_cells)
     federation.check(len(parts), any(hook.reshapes for hook in job.hooks))
-    # Flower's log of rounds would tear the progress bar apart; what it says is in the metrics.
+    # Flower's log would break the progress bar; the metrics contain the same.
     logging.getLogger("flwr").setLevel(logging.WARNING)
-    clients = client_app(job, parts), [part.name for part in parts], job.meter
+    setup = client_app(job, parts), [part.name for part in parts], job.meter
     n_workers = federation.parallel_clients
-    grid = LocalGrid(*clients) if n_workers == 1 else WorkersGrid(*clients, n_workers)
+    grid = LocalGrid(*setup) if n_workers == 1 else WorkersGrid(*setup, n_workers)
     strategy = CheckedStrategy(
         federation.strategy,
         evaluate=all(len(part.validation) for part in parts),

@@ -1,4 +1,4 @@
-"""CheckedStrategy: any Flower strategy, repeatable to the bit and safe from bad replies."""
+"""CheckedStrategy: makes any Flower strategy bit-reproducible and robust to bad replies."""
 
 import math
 import random
@@ -17,7 +17,7 @@ from scfl_green.training.hooks import State
 
 
 class QuorumError(InputError):
-    """Too few clients of a round have replied well; ``weights`` are those of the last good round, None before one."""
+    """Too few valid replies in a round; ``weights`` are those of the last good round, None if there was none."""
 
     def __init__(self, message: str, weights: Weights | None) -> None:
         super().__init__(message)
@@ -27,15 +27,13 @@ class QuorumError(InputError):
 class CheckedStrategy(Strategy):
     """Wraps any Flower strategy: checks every reply, and gives the same bits for the same seed.
 
-    Replies are taken in order of node id and added up in float64, since they arrive in any order and float sums depend
-    on it; results have the dtypes of the weights that were sent out. A reply that fails its checks is left out, as if
-    its client had not been asked (``refused`` keeps who, when and why); with fewer than ``min_clients`` left, or than
-    were asked if None, the round is asked again, once, and then the run ends in a QuorumError. Which clients a round
-    samples depends on ``seed`` and its number alone.
+    Replies are averaged in order of node id and in float64, since float sums depend on the order; results have the
+    dtypes of the weights sent. Replies that fail a check are excluded, as if their clients had not been sampled, and
+    recorded in ``refused``. If fewer than ``min_clients`` remain (None: fewer than were sampled), the round is repeated
+    once, and then ends in a QuorumError. The clients sampled depend only on ``seed`` and the round's number.
 
-    ``cells`` are the training cells that each node has reported, ``metrics`` each round's aggregated training and
-    validation metrics, ``current`` the weights that the next round starts from; ``done`` rounds had been finished by a
-    run that was killed.
+    ``cells`` are the training cells reported by each node, ``metrics`` each round's aggregated training and validation
+    metrics, ``current`` the weights that the next round starts from, ``done`` the rounds finished by a killed run.
     """
 
     def __init__(
@@ -56,18 +54,18 @@ class CheckedStrategy(Strategy):
         self.clients_by_round: dict[int, int] = {}
 
     def ask_for_cells(self, grid: Grid) -> None:
-        """Ask every node for the number of its training cells, which no later reply may exceed."""
+        """Request the number of training cells of every node, which no later reply may exceed."""
         content = RecordDict({"config": ConfigRecord()})
         queries = [Message(content, dst_node_id=node, message_type="query") for node in grid.get_node_ids()]
         replies = grid.send_and_receive(queries, timeout=self.timeout_seconds)
-        good = {reply.metadata.src_node_id: reply for reply in replies if not reply.has_error()}
-        self.cells = {node: float(reply.content["metrics"]["num-examples"]) for node, reply in good.items()}
+        counts = {r.metadata.src_node_id: r.content["metrics"]["num-examples"] for r in replies if not r.has_error()}
+        self.cells = {node: float(count) for node, count in counts.items()}
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         server_round += self.done
-        # Flower goes on with the weights that it aggregated; a hook may have changed them since.
+        # Flower passes the weights it aggregated; a hook may have changed them since.
         arrays = arrays if self.current is None else self.current
         random.seed(f"{self.seed}, round {server_round}")
         messages = list(self.strategy.configure_train(server_round, arrays, config, grid))
@@ -83,7 +81,7 @@ class CheckedStrategy(Strategy):
         self.clients_by_round[server_round] = len(good)
         for reply in good:
             (record,) = reply.content.array_records.values()
-            for name, array in record.items():  # in place: a new record would make plain Arrays of them
+            for name, array in record.items():  # in place: a new record would convert them to plain Arrays
                 record[name] = _Wide(array.dtype, array.shape, array.stype, array.data)
         arrays, metrics = self.strategy.aggregate_train(server_round, good)
         self.metrics[server_round] = dict(metrics or {})
@@ -93,37 +91,38 @@ class CheckedStrategy(Strategy):
         return arrays, metrics
 
     def _quorum(self, server_round: int, replies: Iterable[Message]) -> list[Message]:
-        """Enough good replies, if need be by asking a second time; QuorumError where they are too few."""
+        """The valid replies, of a second attempt if the first has too few; QuorumError if both do."""
         good = self._good(server_round, replies)
-        least = len(self.asked) if self.min_clients is None else self.min_clients
-        if len(good) < least:
-            # New messages, since a grid numbers those that it has sent.
-            again = [
+        needed = len(self.asked) if self.min_clients is None else self.min_clients
+        if len(good) < needed:
+            # New messages, since a grid numbers the messages it sends.
+            repeated = [
                 Message(m.content, dst_node_id=m.metadata.dst_node_id, message_type=m.metadata.message_type)
                 for m in self.asked
             ]
-            good = self._good(server_round, self.grid.send_and_receive(again, timeout=self.timeout_seconds))
-        if len(good) < least:
+            good = self._good(server_round, self.grid.send_and_receive(repeated, timeout=self.timeout_seconds))
+        if len(good) < needed:
             reasons = [f"client {r.client}: {r.reason}" for r in self.refused if r.round == server_round]
             raise QuorumError(
-                f"round {server_round}: {len(good)} of {len(self.asked)} clients replied well, {least} are needed "
+                f"round {server_round}: {len(good)} of {len(self.asked)} clients replied well, {needed} are needed "
                 f"(federation.min_clients); {listed(dict.fromkeys(reasons))}",
                 dict(self.sent.to_torch_state_dict()) if self.clients_by_round else None,
             )
         return good
 
     def _good(self, server_round: int, replies: Iterable[Message]) -> list[Message]:
-        """The replies that can be averaged, in order of node id."""
-        every = _by_node(replies)
-        by_node = {reply.metadata.src_node_id: reply for reply in every}
+        """The valid training replies, in order of node id."""
+        ordered = _by_node(replies)
+        by_node = {reply.metadata.src_node_id: reply for reply in ordered}
         flaws = {node: train_flaw(r, self.expected, self.cells.get(node, math.inf)) for node, r in by_node.items()}
-        return self._without(server_round, every, flaws)
+        return self._without(server_round, ordered, flaws)
 
     def _without(self, server_round: int, replies: list[Message], flaws: Mapping[int, str | None]) -> list[Message]:
-        well = [reply for reply in replies if flaws[reply.metadata.src_node_id] is None]
-        reasons = {node: flaw for node, flaw in flaws.items() if flaw is not None} | odd_metrics(well)
+        """The replies without flaws; the others are recorded in ``refused``."""
+        valid = [reply for reply in replies if flaws[reply.metadata.src_node_id] is None]
+        reasons = {node: flaw for node, flaw in flaws.items() if flaw is not None} | odd_metrics(valid)
         self.refused += [Refusal(server_round, node, reason) for node, reason in sorted(reasons.items())]
-        return [reply for reply in well if reply.metadata.src_node_id not in reasons]
+        return [reply for reply in valid if reply.metadata.src_node_id not in reasons]
 
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
@@ -134,8 +133,8 @@ class CheckedStrategy(Strategy):
 
     def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
         server_round += self.done
-        every = _by_node(replies)
-        good = self._without(server_round, every, {r.metadata.src_node_id: evaluate_flaw(r) for r in every})
+        ordered = _by_node(replies)
+        good = self._without(server_round, ordered, {r.metadata.src_node_id: evaluate_flaw(r) for r in ordered})
         metrics = self.strategy.aggregate_evaluate(server_round, good)
         self.metrics[server_round] |= dict(metrics or {})
         return metrics
@@ -144,7 +143,7 @@ class CheckedStrategy(Strategy):
         self.strategy.summary()
 
     def state_dict(self) -> State:
-        """What a killed run needs to go on after its last round."""
+        """What a killed run needs to resume after its last round."""
         assert self.current is not None
         return {
             "weights": dict(self.current.to_torch_state_dict()),
@@ -167,7 +166,7 @@ def _by_node(replies: Iterable[Message]) -> list[Message]:
 
 
 class _Wide(Array):
-    """An array of a reply as Flower's means take it: in float64."""
+    """An array of a reply that Flower averages in float64."""
 
     def numpy(self) -> np.ndarray:
         return super().numpy().astype(np.float64)

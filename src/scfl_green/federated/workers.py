@@ -1,4 +1,4 @@
-"""WorkersGrid: the clients of a round in worker processes, side by side."""
+"""WorkersGrid: trains the clients of a round in parallel worker processes."""
 
 import signal
 import time
@@ -18,19 +18,20 @@ from scfl_green.federated.grid import LocalGrid, packed
 
 
 class WorkersGrid(LocalGrid):
-    """A LocalGrid whose clients train side by side, in ``n_workers`` forked processes.
+    """A LocalGrid whose clients train in parallel, in ``n_workers`` forked processes.
 
-    The fork gives each worker the cells and the resident module and Trainer without a copy; only messages are copied.
-    Replies come in order of node id, with the same bits as from one process.
+    Forked workers share the cells, the model and the Trainer; only messages are copied. Replies come in order of node
+    id, with the same bits as from one process.
 
-    A client that exceeds the time-out, or whose process dies, counts as not having replied: its worker is replaced and
-    the other clients carry on. Workers measure what they use by their own clocks; it comes with each reply and goes
-    into the meter's ledger.
+    If a client exceeds the time-out or its process dies, it has not replied: its worker is replaced, and the other
+    clients continue. Workers measure their time themselves and send it with each reply, for the meter's ledger.
     """
 
     def __init__(self, client_app: ClientApp, clients: list[str], meter: EnergyMeter, n_workers: int) -> None:
         if torch.cuda.is_initialized():
-            raise InputError(f"trainer.parallel_clients={n_workers}: a process that uses a GPU cannot be forked; use 1")
+            raise InputError(
+                f"trainer.parallel_clients={n_workers}: a process that uses a GPU cannot fork; set it to 1"
+            )
         super().__init__(client_app, clients, meter)
         self.n_workers = n_workers
         self.workers: list[_Worker] = []
@@ -53,11 +54,11 @@ class WorkersGrid(LocalGrid):
                         self._replace(worker)
                     else:
                         replies[index] = reply
-        # Each reply is let go of as it is handed over.
+        # Each reply is released as it is yielded.
         yield from ((size, replies.pop(index, None)) for index, size in enumerate(sizes))
 
     def _start_workers(self) -> None:
-        """Starts all workers on the first call, and on later ones those that have died since the last."""
+        """Start all workers on the first call; later replace those that have died."""
         for worker in list(self.workers):
             if not worker.process.is_alive():
                 self._replace(worker)
@@ -72,7 +73,7 @@ class WorkersGrid(LocalGrid):
         self.workers[self.workers.index(worker)] = _Worker(self)
 
     def close(self) -> None:
-        """Stops the workers."""
+        """Stop the workers."""
         with self.meter.elsewhere():
             for worker in self.workers:
                 worker.stop()
@@ -83,40 +84,40 @@ class _Worker:
     """A forked process that answers one request at a time, and the parent's end of the connection to it."""
 
     def __init__(self, grid: WorkersGrid) -> None:
-        self.meter, self.began = grid.meter, 0.0
+        self.meter, self.started = grid.meter, 0.0
         fork = get_context("fork")
-        self.connection, theirs = fork.Pipe()
-        # The fork would also copy the parent's ends of all connections. A worker closes them, so that each worker
-        # notices when the parent has died, however it died.
-        ours = [*(worker.connection for worker in grid.workers), self.connection]
-        self.process = fork.Process(target=_work, args=(grid, theirs, ours), daemon=True)
+        self.connection, child_end = fork.Pipe()
+        # The fork also copies the parent's ends of all connections. A worker closes them, so that each worker notices
+        # when the parent has died, however it died.
+        parent_ends = [*(worker.connection for worker in grid.workers), self.connection]
+        self.process = fork.Process(target=_work, args=(grid, child_end, parent_ends), daemon=True)
         self.process.start()
-        theirs.close()
+        child_end.close()
 
     @property
     def seconds(self) -> float:
-        """How long it has been at the current request."""
-        return time.monotonic() - self.began
+        """Time spent on the current request."""
+        return time.monotonic() - self.started
 
     def send(self, request: bytes) -> None:
-        self.began = time.monotonic()
-        with suppress(ConnectionError):  # the worker has died; ``receive`` says so
+        self.started = time.monotonic()
+        with suppress(ConnectionError):  # the worker has died; ``receive`` returns None
             self.connection.send(request)
 
     def receive(self) -> bytes | None:
         """The reply, None if the worker died or has not finished; raises a client's InputError.
 
-        What the worker used is added to the meter.
+        Adds the worker's consumption to the meter.
         """
         try:
             if not self.connection.poll():
                 return None
-            reply, used = self.connection.recv()
+            reply, ledger = self.connection.recv()
         except (EOFError, OSError):
             return None
         if isinstance(reply, InputError):
             raise reply
-        self.meter.add(used)
+        self.meter.add(ledger)
         return reply
 
     def stop(self) -> None:
@@ -126,27 +127,27 @@ class _Worker:
 
 
 def _finished(busy: Collection[_Worker], timeout: float | None) -> list[_Worker]:
-    """Waits for workers that have replied, died or run out of time."""
+    """Wait for workers; returns those that have replied, died or exceeded the time-out."""
     left = None if timeout is None else max(0.0, timeout - max(worker.seconds for worker in busy))
     ready = wait([worker.connection for worker in busy], left)
     return [w for w in busy if w.connection in ready or (timeout is not None and w.seconds >= timeout)]
 
 
 def _work(grid: WorkersGrid, connection: Connection, inherited: Sequence[Connection]) -> None:
-    """The life of a worker: it answers requests until the parent has gone."""
+    """The loop of a worker: answers requests until the parent is gone."""
     for other in inherited:
         other.close()
-    # Ctrl-C in a terminal reaches every process; the parent alone acts on it, and stops the workers.
+    # Ctrl-C in a terminal reaches every process; only the parent acts on it, and stops the workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    # OpenMP's threads are not copied by a fork, and it would wait for them forever.
+    # A fork does not copy OpenMP's threads, and it would wait for them forever.
     torch.set_num_threads(1)
-    with suppress(EOFError, OSError):  # the other end is closed
+    with suppress(EOFError, OSError):  # the parent has closed its end
         while True:
             request = connection.recv()
-            grid.meter.taken()  # discards what the parent had not read at the fork, and the time spent idle
+            grid.meter.take()  # discards what the parent had not read at the fork, and idle time
             try:
                 reply: bytes | InputError = grid.answer(request)
             except InputError as error:
                 reply = error
-            connection.send((reply, grid.meter.taken()))
+            connection.send((reply, grid.meter.take()))

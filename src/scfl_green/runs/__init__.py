@@ -1,4 +1,4 @@
-"""One run, from a configuration to a record; what is exported is what a configuration names."""
+"""One run, from a configuration to a record; exports what configurations refer to."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -11,7 +11,7 @@ __all__ = ["central", "federated", "finetune", "wandb_logger"]
 
 
 def __getattr__(name: str) -> Any:
-    """Exported names are imported when they are asked for: names and program, in this folder, do without torch."""
+    """Import exported names on demand, since names.py and program.py must not import torch."""
     if name not in __all__:
         raise AttributeError(f"module {__name__} has no attribute {name}")
     return getattr(import_module(f"{__name__}.{'tracking' if name == 'wandb_logger' else 'regimes'}"), name)

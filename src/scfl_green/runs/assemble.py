@@ -1,4 +1,4 @@
-"""Objects from a configuration: the dataset and the job that a run needs."""
+"""Builds the dataset, the model and the job of a run from its configuration."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import fields
@@ -25,49 +25,49 @@ from scfl_green.training.job import Job
 from scfl_green.training.trained_model import TrainedModel
 from scfl_green.training.trainer import effective_precision
 
-# Of cfg.trainer, what is not Lightning's.
-OURS = ("packed", "parallel_clients")
-# Of cfg.data, what does not change the prepared dataset; files are known by their content.
+# Settings of cfg.trainer that are not Lightning's.
+NOT_LIGHTNING = ("packed", "parallel_clients")
+# Settings of cfg.data that do not change the prepared dataset; files are identified by their content.
 UNPREPARED = ("path", "source", "like", "likes", "batch_size")
 
 
 def load_dataset(
     cfg: DictConfig, paths: Sequence[Path], start: TrainedModel | None, meter: EnergyMeter | None
 ) -> Dataset:
-    """The prepared dataset, from ``paths.cache`` where it is there already; InputError where weights to start from have
-    been trained on its test cells."""
-    kept = kept_in(cache_folder(cfg.paths.cache), _prepared_by(cfg, paths, start))
-    # Asked of a federation alone, and before its clients report their genes.
+    """Prepare the dataset, or load it from ``paths.cache``; InputError if the model to start from was trained on its
+    test cells."""
+    folder = kept_in(cache_folder(cfg.paths.cache), _cache_key(cfg, paths, start))
+    # Only for federations, and checked before clients report their genes.
     federation = cfg.regime.get("federation")
     min_cells = federation.min_cells if federation else 0
-    if kept.is_dir():
-        dataset = load(kept)
+    if folder.is_dir():
+        dataset = load(folder)
         check_sizes(dataset.split.clients.values(), min_cells)
     else:
         cells, split = _read(cfg, paths, start)
         check_sizes(split.clients.values(), min_cells)
         sum_up = partial(instantiate(cfg.gene_sums), meter=meter)
         recipe = Recipe(instantiate(cfg.genes), cfg.data.standardise, _preprocesses(cfg), sum_up)
-        dataset = prepare(cells, split, kept, recipe, start.preparation if start else None)
+        dataset = prepare(cells, split, folder, recipe, start.preparation if start else None)
     if start is not None:
         start.seen.check(dataset.split, contents(paths), len(dataset.features.labels))
     return dataset
 
 
-def _prepared_by(cfg: DictConfig, paths: Sequence[Path], start: TrainedModel | None) -> dict[str, Any]:
+def _cache_key(cfg: DictConfig, paths: Sequence[Path], start: TrainedModel | None) -> dict[str, Any]:
     """Everything that a prepared dataset depends on."""
-    config: dict[str, Any] = {of: OmegaConf.to_container(cfg[of], resolve=True) for of in ("data", "genes", "split")}
+    config: dict[str, Any] = {key: OmegaConf.to_container(cfg[key], resolve=True) for key in ("data", "genes", "split")}
     data = {key: value for key, value in config["data"].items() if key not in UNPREPARED}
-    settled = config | {"data": data, "files": contents(paths)}
+    key = config | {"data": data, "files": contents(paths)}
     if start is not None:
-        settled |= {"preparation": start.preparation.key(), "types": start.types}
-    return settled
+        key |= {"preparation": start.preparation.key(), "types": start.types}
+    return key
 
 
 def _read(cfg: DictConfig, paths: Sequence[Path], start: TrainedModel | None) -> tuple[Cells, Split]:
     preprocess = _preprocesses(cfg)
     if start is not None and start.preparation.preprocess != preprocess:
-        raise InputError(f"data.preprocess={cfg.data.preprocess}: the weights were trained with another one")
+        raise InputError(f"data.preprocess={cfg.data.preprocess}: weights= were trained with another; set the same")
     reading = {field.name: cfg.data[field.name] for field in fields(Reading)}
     try:
         cells = Cells.read(paths, Reading(**reading | {"preprocess": preprocess}))
@@ -75,8 +75,8 @@ def _read(cfg: DictConfig, paths: Sequence[Path], start: TrainedModel | None) ->
             cells = cells.labelled_by(start.types)
         return cells, instantiate(cfg.split, _partial_=True, _convert_="all")(cells)
     except InputError as error:
-        named = any(path.name in str(error) for path in paths)
-        raise error if named else InputError(f"{', '.join(path.name for path in paths)}: {error}") from None
+        names_file = any(path.name in str(error) for path in paths)
+        raise error if names_file else InputError(f"{', '.join(path.name for path in paths)}: {error}") from None
 
 
 def _preprocesses(cfg: DictConfig) -> bool:
@@ -91,11 +91,11 @@ def make_job(
     progress: Hook | None = None,
     checkpoint: Checkpoint | None = None,
 ) -> Job:
-    """The job on a dataset, from the weights of ``start`` where there are any, and on from a ``checkpoint``."""
+    """The job on a dataset, starting from the model ``start``, if given, and resuming from ``checkpoint``."""
     trainer, device = _trainer(cfg)
     checkpoint = checkpoint or Checkpoint()
     privacy = instantiate(cfg.privacy)
-    # In this order: what changes weights or ends training comes before what shows and keeps it.
+    # In this order: hooks that change weights or end training come before those that report.
     hooks = {"privacy": privacy, "prune": instantiate(cfg.prune), "budget": instantiate(cfg.budget)}
     return Job(
         model=make_model(cfg, dataset),
@@ -110,17 +110,17 @@ def make_job(
         start=start,
         fitter=privacy or PlainFit(),
         hooks=Hooks({**hooks, "progress": progress}),
-        kept=checkpoint.parts,
+        saved=checkpoint.parts,
         save=checkpoint.save,
     )
 
 
 def _trainer(cfg: DictConfig) -> tuple[Callable[..., Trainer], str]:
-    """What makes a Trainer, and the kind of device that it will use."""
-    trainer = instantiate({key: value for key, value in cfg.trainer.items() if key not in OURS})
+    """A factory of Trainers, and the device type that they will use."""
+    trainer = instantiate({key: value for key, value in cfg.trainer.items() if key not in NOT_LIGHTNING})
     try:
         return trainer, trainer(logger=False, precision="32-true").strategy.root_device.type
-    except Exception as error:  # Lightning has no one exception for arguments that it refuses
+    except Exception as error:  # Lightning has no common exception for invalid arguments
         raise InputError(f"trainer: {error}") from error
 
 

@@ -1,4 +1,4 @@
-"""A run's folder and identity: what was run, whether it is finished, and where it goes on."""
+"""A run's folder and identity: its fingerprint, its record and its checkpoints."""
 
 import hashlib
 import json
@@ -22,12 +22,12 @@ RESULT = "result.json"
 def identify(
     config: dict[str, Any], choices: Mapping[str, str], paths: Sequence[Path], start: TrainedModel | None
 ) -> dict[str, Any]:
-    """What is run: the groups' choices, the seed, and hashes of all that can change the result.
+    """The identity of a run: the choices of the groups, the seed, and hashes of everything that can change the result.
 
-    ``fingerprint`` is of everything; ``method`` is equal for runs that repeat each other, which differ in the seed and
-    the weights that come from it alone.
+    ``fingerprint`` covers everything; ``method`` is equal for repeats, which differ only in the seed and in the weights
+    that depend on it.
     """
-    # Files are known by their content, wherever they lie and came from.
+    # Files are identified by their content, not by their place or source.
     data = {key: value for key, value in config["data"].items() if key not in ("source", "path", "likes")}
     hashed = config | {"data": data, "weights": start and start.sha256, "files": contents(paths)}
     split = {key: value for key, value in config["split"].items() if key != "seed"}
@@ -42,19 +42,19 @@ def _hash(value: dict[str, Any]) -> str:
 
 @dataclass(frozen=True)
 class RunFolder:
-    """The folder of a run, which holds its record once it is finished, and what is run in it (``identify``)."""
+    """The folder of a run, with its record once it is finished, and the run's identity (``identify``)."""
 
     path: Path
     identity: dict[str, Any]
 
     def finished(self) -> dict[str, Any] | None:
-        """The record of an earlier run of this configuration; a run of another one is set aside, not lost."""
+        """The record of a finished run of this configuration; a run of another one is moved to a subfolder."""
         if not (path := self.path / RESULT).exists():
             return None
         try:
             record = json.loads(path.read_text())
         except ValueError as error:
-            raise InputError(f"{path} is damaged; remove it to run again") from error
+            raise InputError(f"{path} is damaged; remove it to repeat the run") from error
         if record["fingerprint"] == self.identity["fingerprint"]:
             LOG.info("%s: finished before, with this configuration; nothing to do", self.path)
             remove(self._checkpoints)
@@ -63,15 +63,15 @@ class RunFolder:
         aside.mkdir(exist_ok=True)
         for file in [file for file in self.path.iterdir() if file.is_file()]:
             file.replace(aside / file.name)
-        LOG.info("%s: held a run of another configuration, which is now in %s", self.path, aside.name)
+        LOG.info("%s: the run of another configuration is now in %s", self.path, aside.name)
         return None
 
     def locked(self) -> AbstractContextManager[None]:
-        """Keeps other processes out while one runs here; BusyError where one does already."""
+        """Keep other processes out; BusyError if one is running here."""
         return locked(self.path)
 
     def checkpoint(self) -> Checkpoint:
-        """What a killed run of this configuration left to go on from."""
+        """The last checkpoint of a killed run of this configuration."""
         return Checkpoint(self._checkpoints)
 
     @property
@@ -79,6 +79,6 @@ class RunFolder:
         return self.path / "checkpoints" / self.identity["fingerprint"]
 
     def finish(self, record: dict[str, Any]) -> None:
-        """Write the record, which is what makes a run finished, and remove its checkpoints."""
+        """Write the record, which marks the run as finished, and remove its checkpoints."""
         write_atomically(self.path / RESULT, json.dumps(record, indent=1).encode())
         remove(self._checkpoints)

@@ -1,4 +1,4 @@
-"""What runs are called: by what they are, and not by when they ran. Needs no torch, since ``--help`` does not."""
+"""Names of runs, made from their settings, not from the time. Must not import torch, which ``--help`` does without."""
 
 import re
 from functools import partial
@@ -11,12 +11,12 @@ from omegaconf import DictConfig, OmegaConf
 
 from scfl_green.security.confidential import short_hash, shown
 
-# Overrides that say how to fine-tune, and not from what.
-OF_FINE_TUNING = ("finetuning.", "weights-", "callbacks-", "budget.", "trainer.max_epochs-", "model.optimizer.lr-")
+# Overrides that affect fine-tuning, not the run that it starts from.
+FINE_TUNING = ("finetuning.", "weights-", "callbacks-", "budget.", "trainer.max_epochs-", "model.optimizer.lr-")
 
 
 def register_resolvers() -> None:
-    """What the configuration interpolates beside OmegaConf's own and Hydra's."""
+    """Register the interpolations of the configuration, such as ``${run_name:}``."""
     register = partial(OmegaConf.register_new_resolver, replace=True)
     register("run_name", run_name)
     register("public_name", partial(run_name, people=False))
@@ -26,11 +26,11 @@ def register_resolvers() -> None:
 
 
 def run_name(regime: str = "", *, skipped: tuple[str, ...] = (), people: bool = True, _root_: DictConfig) -> str:
-    """What a run is, as a folder name: its choices and seed, and every value that was overridden; of a path, a hash.
+    """The folder name of a run: its choices, its seed and every overridden value; paths are hashed.
 
-    ``${run_name:federated}`` names the federated run that such a run would be fine-tuned from. A name that had
-    to be shortened or rid of odd characters ends in a hash of the whole. ``${public_name:}`` is the same without
-    ``people``: hashes also where clients, donors or columns would be named.
+    ``${run_name:federated}`` is the name of the federated run that this run would start fine-tuning from. A name that
+    was shortened or had special characters ends in a hash of the whole. ``${public_name:}`` is the same without
+    ``people``: clients, donors and columns are hashed too.
     """
     hydra = hydra_node(_root_)
     job: Any = OmegaConf.to_container(hydra.job, resolve=False)
@@ -49,15 +49,15 @@ def run_name(regime: str = "", *, skipped: tuple[str, ...] = (), people: bool = 
 
 
 def federated_run(*, _root_: DictConfig) -> str:
-    """The folder of the federated run that a run would be fine-tuned from: of the same sweep, if it is one; else of
-    the same overrides, or of those of them that are not about fine-tuning."""
+    """The folder of the federated run to fine-tune from: in the same sweep, if this is one; else with the same
+    overrides, or with those that do not concern fine-tuning."""
     if (hydra := hydra_node(_root_)).mode == RunMode.MULTIRUN:
         return f"{hydra.sweep.dir}/{run_name('federated', _root_=_root_)}"
-    names = [run_name("federated", skipped=skipped, _root_=_root_) for skipped in (OF_FINE_TUNING[:2], OF_FINE_TUNING)]
+    names = [run_name("federated", skipped=skipped, _root_=_root_) for skipped in (FINE_TUNING[:2], FINE_TUNING)]
     folders = [Path(_root_.paths.logs) / "runs" / name for name in names]
     return str(next((folder for folder in folders if (folder / "result.json").exists()), folders[-1]))
 
 
 def hydra_node(root: DictConfig | None = None) -> Any:
-    """Hydra's own node: of ``root`` while it is composed, else of the job that is run, from which it is taken out."""
+    """Hydra's own node: of ``root`` during composition, else of the running job, whose configuration lacks it."""
     return root.hydra if root is not None and "hydra" in root else HydraConfig.get()

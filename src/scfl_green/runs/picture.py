@@ -14,13 +14,13 @@ MOST_CLIENTS = 60
 
 
 def draw(name: str, table: pd.DataFrame, path: Path) -> None:
-    """Cells of the dataset ``name`` by client and cell type, as a picture; the shade is the logarithm of the number."""
-    everything, more = int(table.to_numpy().sum()), len(table) - MOST_CLIENTS
+    """Draw the cells of dataset ``name`` by client and cell type; shades are logarithmic."""
+    n_cells, more = int(table.to_numpy().sum()), len(table) - MOST_CLIENTS
     table = table.iloc[:MOST_CLIENTS].rename(columns=lambda label: str(label)[:40])
     counts = table.to_numpy()
     figure = Figure(figsize=(2.5 + 0.55 * counts.shape[1], 1.5 + 0.32 * counts.shape[0]), layout="constrained")
     axes = figure.subplots()
-    # Not imshow, which would take 50 MB to paint a few hundred squares.
+    # imshow would take 50 MB for a few hundred squares.
     axes.pcolormesh(counts + 1, cmap="Blues", norm=LogNorm(1, 10 * counts.max()))
     axes.invert_yaxis()
     for (row, column), n in np.ndenumerate(counts):
@@ -31,7 +31,7 @@ def draw(name: str, table: pd.DataFrame, path: Path) -> None:
     axes.set_yticks(np.arange(len(clients)) + 0.5, clients, fontsize=8)
     axes.set_xticks(np.arange(counts.shape[1]) + 0.5, table.columns, rotation=45, ha="right", fontsize=8)
     others = f" ({more} more clients are in cells.csv)" if more > 0 else ""
-    axes.set_title(f"{name}: {everything:,} cells by client and cell type{others}", fontsize=9)
-    with warnings.catch_warnings(), matplotlib.rc_context({"text.parse_math": False}):  # names are no formulas
-        warnings.filterwarnings("ignore", message="Glyph")  # of alphabets that the font lacks
+    axes.set_title(f"{name}: {n_cells:,} cells by client and cell type{others}", fontsize=9)
+    with warnings.catch_warnings(), matplotlib.rc_context({"text.parse_math": False}):  # names are not formulas
+        warnings.filterwarnings("ignore", message="Glyph")  # missing from the font
         figure.savefig(path, dpi=120)

@@ -1,4 +1,4 @@
-"""The verb ``train``: Hydra composes a configuration, ``run`` runs it, and a user's mistake ends in one line."""
+"""The command ``train``: Hydra composes a configuration, ``run`` executes it; a user's mistake ends in one line."""
 
 import errno
 import logging
@@ -24,76 +24,76 @@ from scfl_green.security.confidential import refuse_secret_arguments, refuse_sec
 PACKAGE = Path(__file__).parents[1]
 # In a wheel, and in a clone.
 CONFIGS = next(folder for folder in (PACKAGE / "configs", PACKAGE.parents[1] / "configs") if folder.is_dir())
-# A user's: shown in one line. Anything else is a bug of ours, and shows its traceback.
+# Mistakes of a user, shown in one line; any other exception is a bug and shows its traceback.
 MISTAKES = (HydraException, OmegaConfBaseException, InputError)
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-GOES_ON = "the same command goes on after the last round or epoch that was finished"
+RESUMES = "the same command resumes after the last finished round or epoch"
 RERUN = "--experimental-rerun"
 
 
 def train(arguments: Sequence[str]) -> None:
-    """What ``python train.py ARGUMENTS`` does; all of them are Hydra's."""
+    """Run ``python train.py ARGUMENTS``; all arguments are Hydra's."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _stop)
-    # Hydra would print its errors over several lines, and tracebacks of ours.
+    # Else Hydra prints its errors over several lines, and hides our tracebacks.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     sys.argv[1:] = arguments
     try:
         refuse_secret_arguments(arguments)
         if any(word.startswith("--e") and RERUN.startswith(word.split("=")[0]) for word in arguments):
-            raise InputError(f"{RERUN} would read a pickle, which can run code; give the overrides again")
+            raise InputError(f"{RERUN} would load a pickle, which can run code; repeat the overrides instead")
         register_resolvers()
         hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="train")(job)()
     except MISTAKES as error:
         sys.exit(one_line(error))
     except Stopped as stopped:
-        print(f"stopped: {GOES_ON}", file=sys.stderr)
+        print(f"stopped: {RESUMES}", file=sys.stderr)
         sys.exit(128 + stopped.number)
 
 
 def job(cfg: DictConfig) -> float | None:
-    """One run of what Hydra has composed; gives the metric that its sweepers optimise."""
-    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # torchmetrics imports it, and it tells of its fonts
+    """Run the configuration that Hydra composed; returns the metric for its sweepers to optimise."""
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # imported by torchmetrics, it logs its fonts
     several, folder = hydra_node().mode == RunMode.MULTIRUN, Path(hydra_node().runtime.output_dir)
     try:
         _refuse_written_secrets(cfg, folder)
         return _run(cfg)
     except MISTAKES as error:
         if several:
-            raise  # Hydra goes on with the other jobs, and names this one
+            raise  # Hydra names this job and continues with the others
         if not isinstance(error, BusyError):
             _remove_if_unused(folder)
         sys.exit(one_line(error))
     except OSError as error:
         if error.errno not in NO_ROOM or several:
             raise
-        sys.exit(f"error: no room to write ({error}); make some, and {GOES_ON}")
+        sys.exit(f"error: no room to write ({error}); free some, and {RESUMES}")
 
 
 def _run(cfg: DictConfig) -> float | None:
-    # torch and Flower take seconds to import: not for --help and --cfg, and beside what takes as long
-    from scfl_green.energy.hardware import look_up
+    # torch and Flower take seconds to import: not for --help and --cfg, and while the hardware is being detected.
+    from scfl_green.energy.hardware import detect_hardware
 
-    look_up(cfg.carbon.country, cfg.carbon.cpu_watts, cfg.carbon.ram_watts)
+    detect_hardware(cfg.carbon.country, cfg.carbon.cpu_watts, cfg.carbon.ram_watts)
     from scfl_green.runs.run import run
 
     return run(cfg).get(cfg.optimized_metric)
 
 
 class NoSecrets(Callback):
-    """Ends the program where Hydra is about to write a configuration down that holds what looks like a secret."""
+    """Ends the program before Hydra writes a configuration that seems to contain a secret."""
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         try:
             refuse_secrets(config)
         except InputError as error:
-            sys.exit(one_line(error))  # of an exception, Hydra would only warn
+            sys.exit(one_line(error))  # Hydra would turn an exception into a warning
 
     on_multirun_start = on_run_start
 
 
 def _refuse_written_secrets(cfg: DictConfig, folder: Path) -> None:
-    """The same for a job of a sweep, whose own choices Hydra has written down by now."""
+    """The same for a job of a sweep, whose overrides Hydra has already written; removes them."""
     try:
         refuse_secrets(cfg)
     except InputError:
@@ -102,7 +102,7 @@ def _refuse_written_secrets(cfg: DictConfig, folder: Path) -> None:
 
 
 def _remove_if_unused(folder: Path) -> None:
-    """Hydra has made the folder before anything could be checked."""
+    """Remove the folder if it holds only Hydra's files, made before any check."""
     if {path.name for path in folder.iterdir()} <= {".hydra", "train.log"}:
         shutil.rmtree(folder)
         for parent in list(folder.parents)[:2]:
@@ -115,6 +115,6 @@ def one_line(error: Exception) -> str:
 
 
 def _stop(number: int, _: object) -> None:
-    """Ends the run where it is; the second time, at once."""
+    """Stop the run; a second signal kills it."""
     signal.signal(number, signal.SIG_DFL)
     raise Stopped(number)

@@ -1,4 +1,4 @@
-"""The record of a run: one flat row, written whole or not at all."""
+"""The record of a run: the fields of ``result.json``."""
 
 import platform
 from importlib.metadata import version
@@ -19,9 +19,9 @@ PACKAGES = ("torch", "pytorch-lightning", "flwr", "codecarbon", "scfl-green")
 def make_record(
     identity: dict[str, Any], job: Job, outcome: Outcome, scores: dict[str, float], *, min_seconds: float
 ) -> dict[str, Any]:
-    """The fields of ``result.json``; ``identity`` is what was run (``runs.folder.identify``).
+    """The fields of ``result.json``, including ``identity`` (``runs.folder.identify``).
 
-    A run that trained for less than ``min_seconds`` is marked ``too_short`` for its energy to mean much.
+    A run that trained for less than ``min_seconds`` is marked as ``too_short`` for a reliable energy figure.
     """
     fitted = job.meter.total(FIT)
     emissions_kg = fitted.emissions_kg + job.meter.transfer()[1]
@@ -37,7 +37,7 @@ def make_record(
         "eaps": eaps(scores["weighted_f1"], emissions_kg),
         "too_short": fitted.seconds < min_seconds,
         "cells_seen": fitted.cells,
-        # Of what is asked before training: numbers of cells, and sums by gene unless the prepared dataset was there.
+        # Traffic before training: numbers of cells, and gene sums unless the prepared dataset was in the cache.
         "bytes_prepare": prepared.bytes_up + prepared.bytes_down,
         "eaps_cpu": eaps(scores["weighted_f1"], fitted.energy_cpu_kwh * job.meter.intensity),
         "epsilon": None,
@@ -79,7 +79,7 @@ def _transfer(job: Job) -> dict[str, Any]:
 
 
 def _machine(job: Job) -> dict[str, Any]:
-    """The state of the machine, by which figures of two runs may differ."""
+    """Software and hardware, which can explain differences between runs."""
     packages = (*PACKAGES, *(package for hook in job.hooks for package in hook.packages))
     return {
         "versions": {package: version(package) for package in packages},

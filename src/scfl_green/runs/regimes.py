@@ -1,4 +1,4 @@
-"""Regimes: ways to arrive at weights. Each calls ``Job.fit``; they differ in how often, where and from what."""
+"""Regimes: central, federated and fine-tuning. They decide how often, where and from which weights ``Job.fit`` runs."""
 
 from collections.abc import Sequence
 from copy import deepcopy
@@ -21,8 +21,8 @@ SCRATCH = "scratch"
 
 @dataclass(frozen=True)
 class Outcome:
-    """The weights a regime arrived at, the parts to test them on, and how it went there; ``record`` has fields for the
-    run's record, and ``rows`` one row an epoch, that only this regime knows."""
+    """The trained weights, the parts to test them on, and the length of training; ``record`` (fields) and ``rows`` (one
+    per epoch) hold what only this regime reports."""
 
     weights: Weights
     parts: Sequence[Part]
@@ -34,14 +34,14 @@ class Outcome:
 
 
 def central(job: Job, *, epochs: Count) -> Outcome:
-    """Train on the pooled training cells of all clients: the reference for a federation."""
+    """Train on the pooled training cells of all clients: the baseline for a federation."""
     parts = list(job.split.clients.values())
     weights, done = fit_single_site(job, Arm("central", Part.pooled(parts), job.initial, job.hooks), epochs)
     return Outcome(weights, parts, done)
 
 
 def federated(job: Job, *, federation: Federation) -> Outcome:
-    """Train where the cells are and average the weights."""
+    """Train at each client and average the weights."""
     parts = list(job.split.clients.values())
     result = simulate(job, parts, federation)
     local_epochs = federation.local_epochs
@@ -57,51 +57,50 @@ def finetune(
     freeze: Sequence[str] = (),
     target_f1: Fraction | None = None,
 ) -> Outcome:
-    """Fine-tune the weights of an earlier run at a newcomer, whose cells they have not seen, and train from scratch
-    beside: the same cells, epochs and rule of stopping, as a reference whose emissions are not this run's.
+    """Fine-tune the weights of an earlier run on a held-out client, and train from scratch as a baseline: same cells,
+    epochs and stopping rule. The baseline's emissions do not count as this run's.
 
-    With ``patience``, an arm stops after as many epochs without a better weighted F1 on validation cells, and ends with
-    its best weights. ``freeze`` keeps the parameters whose names begin with one of these. Test cells are scored after
-    every epoch for the record alone; ``target_f1`` is where the costs of both arms are compared, by default the F1 that
-    both reach.
+    With ``patience``, an arm stops after that many epochs without a better weighted F1 on validation cells, and ends
+    with its best weights. ``freeze``: prefixes of parameters to keep. Test cells are scored after every epoch, only for
+    the record. The costs of both arms are compared at ``target_f1``, by default the highest F1 that both reach.
     """
-    # Chunks are named by numbers.
+    # Clients that are chunks have numbers as names.
     part = _newcomer(job, None if client is None else str(client))
-    # Hooks that are not the run's own, such as its progress, watch the first arm alone.
-    again = {name: deepcopy(hook) for name, hook in job.hooks.members.items() if hook.again}
+    # The other hooks, such as progress, follow only the first arm.
+    copies = {name: deepcopy(hook) for name, hook in job.hooks.members.items() if hook.per_arm}
     arms = [
         Arm("from the federation", part, job.initial, job.hooks, FIT, patience, [Freeze(freeze)] if freeze else []),
-        Arm("from scratch", part, job.untrained, Hooks(again), SCRATCH, patience),
+        Arm("from scratch", part, job.untrained, Hooks(copies), SCRATCH, patience),
     ]
-    tuned, scratch = (_trained(job, arm, epochs) for arm in arms)
+    tuned, scratch = (_train_arm(job, arm, epochs) for arm in arms)
     assert job.start is not None
-    compared = _compared(tuned, scratch, target_f1, job.start.emissions_kg)
-    return Outcome(tuned.weights, [part], tuned.epochs, record=compared, rows=tuned.rows + scratch.rows)
+    comparison = _compare(tuned, scratch, target_f1, job.start.emissions_kg)
+    return Outcome(tuned.weights, [part], tuned.epochs, record=comparison, rows=tuned.rows + scratch.rows)
 
 
 def _newcomer(job: Job, client: str | None) -> Part:
-    """The client to fine-tune at; InputError where there is none that the weights have not seen."""
+    """The held-out client to fine-tune on; InputError if the weights have seen all."""
     newcomers = job.split.newcomers
     for hook in job.hooks:
-        if hook.trains_once:
-            raise InputError(hook.trains_once)
+        if hook.no_finetuning:
+            raise InputError(hook.no_finetuning)
     if job.start is None:
         raise InputError("regime=finetune starts from an earlier run: name its folder with weights=logs/runs/NAME")
     if not newcomers:
-        raise InputError("regime=finetune needs a client that was held out: set split.newcomers")
+        raise InputError("regime=finetune needs a held-out client: set split.newcomers")
     if client is not None and client not in newcomers:
         raise InputError(f"finetuning.client={client}: the newcomers are {', '.join(newcomers)}")
     part = next(iter(newcomers.values())) if client is None else newcomers[client]
     if part.name in job.start.seen.clients:
-        raise InputError(f"the weights have been trained on cells of {part.name!r}: it is no newcomer to them")
+        raise InputError(f"finetuning.client={part.name}: the weights were trained on its cells; choose another")
     if not job.split.to_test([part]):
         raise InputError(f"newcomer {part.name!r} has no test cells: use split.test=cells")
     return part
 
 
 @dataclass(frozen=True)
-class _Trained:
-    """The weights and epochs of an arm, its scores on the test cells, and a row an epoch."""
+class _Result:
+    """The final weights of an arm, its epochs, its scores on test cells, and a row per epoch."""
 
     weights: Weights
     epochs: int
@@ -109,28 +108,28 @@ class _Trained:
     rows: list[dict[str, Any]]
 
     def at(self, f1: float) -> dict[str, Any]:
-        """The first epoch that reached a weighted F1 on the test cells; empty where none did."""
+        """The row of the first epoch that reached this weighted F1 on test cells; empty if none did."""
         return next((row for row in self.rows if row["test_weighted_f1"] >= f1), {})
 
 
-def _trained(job: Job, arm: Arm, epochs: int) -> _Trained:
-    tested = job.split.to_test([arm.part])
-    curve = _Curve(job, arm, tested)
-    # A copy: the run's own hooks get no rows of an arm.
-    arm.hooks = Hooks({**arm.hooks.members, "curve": curve})
+def _train_arm(job: Job, arm: Arm, epochs: int) -> _Result:
+    test_parts = job.split.to_test([arm.part])
+    history = _EpochScores(job, arm, test_parts)
+    # A copy, so that the job's own hooks do not include the history of an arm.
+    arm.hooks = Hooks({**arm.hooks.members, "curve": history})
     weights, done = fit_single_site(job, arm, epochs)
-    return _Trained(weights, done, job.test(tested, weights).scores, curve.rows)
+    return _Result(weights, done, job.test(test_parts, weights).scores, history.rows)
 
 
-class _Curve(Hook):
-    """A row an epoch of an arm: scores on validation and test cells, and what had been used by then."""
+class _EpochScores(Hook):
+    """Records a row per epoch of an arm: scores on validation and test cells, and the consumption so far."""
 
-    def __init__(self, job: Job, arm: Arm, tested: Sequence[Part]) -> None:
-        self.job, self.arm, self.tested = job, arm, tested
+    def __init__(self, job: Job, arm: Arm, test_parts: Sequence[Part]) -> None:
+        self.job, self.arm, self.test_parts = job, arm, test_parts
         self.rows: list[dict[str, Any]] = []
 
     def after(self, step: Step) -> None:
-        scores = self.job.test(self.tested, self.job.weights()).scores
+        scores = self.job.test(self.test_parts, self.job.weights()).scores
         self.rows.append(
             {
                 "arm": self.arm.name,
@@ -150,20 +149,21 @@ class _Curve(Hook):
         self.rows = state["rows"]
 
 
-def _compared(tuned: _Trained, scratch: _Trained, target: float | None, pretraining_kg: float | None) -> dict[str, Any]:
-    """What each arm needed to reach the target (None where it did not), and after how many newcomers the emissions of
-    pre-training are paid back."""
+def _compare(tuned: _Result, scratch: _Result, target: float | None, pretraining_kg: float | None) -> dict[str, Any]:
+    """The cost at which each arm reached the target (None if it did not), and the number of newcomers that pay back the
+    emissions of pre-training."""
     f1 = target or min(max(row["test_weighted_f1"] for row in arm.rows) for arm in (tuned, scratch))
-    first, alone = tuned.at(f1), scratch.at(f1)
-    saved_kg = alone["emissions_kg"] - first["emissions_kg"] if first and alone else 0.0
-    needed = {
-        f"{arm}_{of}_to_target": row.get(of)
-        for arm, row in (("tuned", first), ("scratch", alone))
-        for of in ("epoch", "energy_kwh", "emissions_kg")
+    at_target = {"tuned": tuned.at(f1), "scratch": scratch.at(f1)}
+    tuned_kg, scratch_kg = (row.get("emissions_kg") for row in at_target.values())
+    saved_kg = scratch_kg - tuned_kg if scratch_kg is not None and tuned_kg is not None else 0.0
+    costs = {
+        f"{arm}_{field}_to_target": row.get(field)
+        for arm, row in at_target.items()
+        for field in ("epoch", "energy_kwh", "emissions_kg")
     }
     return {
         "target_f1": f1,
-        **needed,
+        **costs,
         "scratch_accuracy": scratch.scores["accuracy"],
         "scratch_weighted_f1": scratch.scores["weighted_f1"],
         "scratch_emissions_kg": scratch.rows[-1]["emissions_kg"],

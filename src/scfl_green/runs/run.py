@@ -1,4 +1,4 @@
-"""One run, from a configuration to a record; ``run`` reads from top to bottom."""
+"""One run, from a configuration to a record."""
 
 import logging
 import warnings
@@ -39,15 +39,15 @@ from scfl_green.training.job import Job
 from scfl_green.training.trained_model import TrainedModel
 
 LOG = logging.getLogger(__name__)
-# Settings that cannot change a result; paths are nobody's business but this machine's.
+# Settings that cannot change a result; paths stay on this machine.
 INCIDENTAL = ("paths", "logger", "name", "seeds", "report", "optimized_metric", "trusted")
-# Lightning's advice on loaders (ours slice whole batches: workers would only copy them), and its use of old torch.
+# Irrelevant warnings of Lightning: loaders here slice whole batches, which workers would only copy; and deprecations.
 NOISE = (".*does not have many workers", ".*isinstance.treespec, LeafSpec")
 
 
 @dataclass(frozen=True)
 class Invocation:
-    """Where a run writes, by which choices of groups it was configured, and whether it prints the table of cells."""
+    """How a run was started: its folder, the choices of its groups, and whether it prints the table of cells."""
 
     folder: Path
     choices: Mapping[str, str]
@@ -62,7 +62,7 @@ class Invocation:
 
 @dataclass(frozen=True)
 class Inputs:
-    """What a run starts from: its configuration, also as plain values, the files of its cells, a trained model."""
+    """Inputs of a run: its configuration, the same as plain values, the files of its cells, a model to start from."""
 
     cfg: DictConfig
     config: dict[str, Any]
@@ -71,9 +71,9 @@ class Inputs:
 
 
 def run(cfg: DictConfig, invocation: Invocation | None = None) -> dict[str, Any]:
-    """Run one job and write its record; where its record is there already, return that.
+    """Run one job and write its record, or return the record of the same run, if it is finished.
 
-    Raises InputError for wrong values and wrong data, before anything is trained.
+    Raises InputError for wrong settings and wrong data, before training.
     """
     invocation = invocation or Invocation.of_hydra()
     inputs = _checked(cfg)
@@ -94,19 +94,19 @@ def _checked(cfg: DictConfig) -> Inputs:
     config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
     settings.check(config)
     start = None if cfg.weights is None else TrainedModel.load(cfg.weights, cfg.trusted)
-    # Partials are called here, so that their InputErrors are not wrapped into Hydra's.
+    # A partial, so that Hydra does not wrap its InputErrors.
     paths: list[Path] = instantiate(cfg.data.source, _partial_=True, _convert_="all")()
     return Inputs(cfg, {key: value for key, value in config.items() if key not in INCIDENTAL}, paths, start)
 
 
 def _set_up_process(cfg: DictConfig) -> None:
-    # Set by Lightning when it is imported; it would report every fit.
+    # Set by Lightning on import; else it reports every fit.
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     for message in NOISE:
         warnings.filterwarnings("ignore", message=message)
     pl.seed_everything(cfg.seed, verbose=False)
     torch.set_num_threads(cfg.threads)
-    # Deterministic algorithms would also fill whatever memory is taken, which is for finding bugs.
+    # A debugging aid of deterministic algorithms, which fills all memory that is allocated.
     setattr(torch.utils.deterministic, "fill_uninitialized_memory", False)  # noqa: B010  # unknown to its types
 
 
@@ -128,7 +128,7 @@ def _run(inputs: Inputs, dataset: Dataset, meter: EnergyMeter, folder: RunFolder
         job.warm_up()
         with meter.phase(TRACKING):
             tracker.open()
-        outcome = _trained(inputs, dataset, job, folder)
+        outcome = _train(inputs, dataset, job, folder)
         tested = job.test(job.split.to_test(outcome.parts), outcome.weights)
         meter.read()
         record = make_record(folder.identity, job, outcome, tested.scores, min_seconds=cfg.carbon.min_seconds)
@@ -149,26 +149,26 @@ def _run(inputs: Inputs, dataset: Dataset, meter: EnergyMeter, folder: RunFolder
     return record
 
 
-def _trained(inputs: Inputs, dataset: Dataset, job: Job, folder: RunFolder) -> Outcome:
-    """What the regime arrives at; InputError where that is nothing finite. A federation that loses its clients leaves
-    the weights of its last good round."""
+def _train(inputs: Inputs, dataset: Dataset, job: Job, folder: RunFolder) -> Outcome:
+    """Train by the regime; InputError if the weights are not finite. A federation that loses its clients saves the
+    weights of its last good round."""
     try:
         outcome: Outcome = instantiate(inputs.cfg.regime, _convert_="all")(job)
     except QuorumError as error:
         if error.weights is not None:
             _model(inputs, dataset, list(job.split.clients.values()), error.weights).save(folder.path)
-            LOG.info("%s: the weights of the last good round", folder.path)
+            LOG.info("%s: saved the weights of the last good round", folder.path)
         raise
     finally:
         for hook in job.hooks:
             hook.write(folder.path)
     if not all(value.isfinite().all() for value in outcome.weights.values()):
-        raise InputError("training diverged, the weights are not finite: lower model.optimizer.lr")
+        raise InputError("training diverged, its weights are not finite: lower model.optimizer.lr")
     return outcome
 
 
 def _model(inputs: Inputs, dataset: Dataset, parts: Sequence[Part], weights: Weights) -> TrainedModel:
-    """Weights trained on these parts, with all that is needed to use them."""
+    """The trained model of weights that were trained on these parts."""
     before = inputs.start.seen if inputs.start else None
     seen = Seen.of(parts, contents(inputs.paths), len(dataset.features.labels), before)
     return TrainedModel(inputs.config["model"], weights, dataset.preparation, dataset.types, seen)

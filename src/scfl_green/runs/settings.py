@@ -1,7 +1,7 @@
-"""What a composed configuration must look like, checked before anything is read or trained.
+"""Checks of a composed configuration, before anything is read or trained.
 
-The signature is the schema: the arguments of every ``_target_`` are checked against its own annotations
-(``runs.signatures``). What is no argument of one ``_target_`` alone is checked here.
+Signatures are the schema: the arguments of every ``_target_`` are checked against its annotations
+(``runs.signatures``). All other settings, and combinations of settings, are checked here.
 """
 
 from collections.abc import Iterator
@@ -49,23 +49,23 @@ GENERAL: dict[str, dict[str, Any]] = {
     },
     "carbon": {"min_seconds": Weight},
 }
-# Groups that are no ``_target_``, and whose settings they hold besides.
+# Groups without a ``_target_``, and the signature that describes their settings.
 SIGNATURES = {"data": Reading, "carbon": EnergyMeter, "finetuning": finetune}
-# Lightning's work around each step, which a packed step does without, and the values that mean none.
+# Lightning's options for each step, which a packed step ignores, and the values that switch them off.
 PER_STEP = {"gradient_clip_val": None, "accumulate_grad_batches": 1, "max_steps": -1, "min_steps": None}
 
 
 def check(config: dict[str, Any]) -> None:
-    """Raises InputError naming every wrong setting of a resolved configuration: where, what, and what is expected."""
+    """Raises InputError naming every wrong setting of a resolved configuration, its value, and what is expected."""
     if config["privacy"] and find_spec("opacus") is None:
         raise InputError(f"privacy=dp_sgd needs Opacus: pip install {EXTRA}")
-    expected: dict[str, list[str]] = {}
-    for place, message in _problems(config):
-        expected.setdefault(place, []).append(message)
-    if expected:
-        raise InputError("; ".join(f"{place}: {', or '.join(messages)}" for place, messages in expected.items()))
-    for wrong in _combinations(config):
-        raise InputError(wrong)
+    problems: dict[str, list[str]] = {}
+    for setting, message in _problems(config):
+        problems.setdefault(setting, []).append(message)
+    if problems:
+        raise InputError("; ".join(f"{setting}: {', or '.join(messages)}" for setting, messages in problems.items()))
+    for message in _conflicts(config):
+        raise InputError(message)
 
 
 def _problems(config: dict[str, Any]) -> Iterator[Problem]:
@@ -74,12 +74,12 @@ def _problems(config: dict[str, Any]) -> Iterator[Problem]:
     for key in config:
         if key not in GENERAL[""] and (near := get_close_matches(key, GENERAL[""], 1, cutoff=0.75)):
             yield unknown(key, config[key], dict.fromkeys(near))
-    lightnings = {key: value for key, value in config["trainer"].items() if key not in GENERAL["trainer"]}
-    yield from target_problems({**config, "trainer": lightnings})
+    of_lightning = {key: value for key, value in config["trainer"].items() if key not in GENERAL["trainer"]}
+    yield from target_problems({**config, "trainer": of_lightning})
 
 
 def _group_problems(group: str, config: dict[str, Any]) -> Iterator[Problem]:
-    """Wrong values of a group, and unknown names in one that its signature describes."""
+    """Wrong values in a group, and unknown names, if a signature describes it."""
     known = dict(GENERAL.get(group, {}))
     if group in SIGNATURES:
         known = parameters_of(SIGNATURES[group]).annotations | known
@@ -91,18 +91,18 @@ def _group_problems(group: str, config: dict[str, Any]) -> Iterator[Problem]:
             yield unknown(key, value, known)
 
 
-def _combinations(config: dict[str, Any]) -> Iterator[str]:
-    """Settings that are right by themselves and do not go together."""
+def _conflicts(config: dict[str, Any]) -> Iterator[str]:
+    """Settings that are valid on their own, but not together."""
     trainer, prune = config["trainer"], config["prune"]
-    per_step = [key for key, none in PER_STEP.items() if trainer.get(key, none) not in (None, none)]
+    per_step = [key for key, off in PER_STEP.items() if trainer.get(key, off) not in (None, off)]
     if trainer["packed"] and per_step:
-        yield f"trainer.{per_step[0]} is Lightning's work around each step: set trainer.packed=false"
+        yield f"trainer.{per_step[0]} has no effect on packed steps: set trainer.packed=false"
     if trainer["parallel_clients"] > 1 and config["threads"] > 1:
-        yield "trainer.parallel_clients above 1 needs threads=1: each client has a process already"
+        yield "trainer.parallel_clients above 1 needs threads=1: each client has its own process"
     if config["privacy"] and (not trainer["packed"] or trainer["parallel_clients"] > 1):
         yield "privacy=dp_sgd should have trainer.packed=true and trainer.parallel_clients=1"
     rounds, epochs = config["federation"]["rounds"], trainer["max_epochs"]
     if prune and (prune["after_round"] >= rounds or prune["after_epoch"] >= epochs):
-        yield "prune.after_round: there should be training left after pruning; lower it"
+        yield "prune.after_round and prune.after_epoch should leave training after pruning; lower them"
     if prune and config["budget"]:
         yield "opt=prune and callbacks=carbon_budget each decide when training ends: choose one"

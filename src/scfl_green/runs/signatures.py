@@ -1,4 +1,4 @@
-"""Arguments in a configuration, checked against the signature of what they are passed to."""
+"""Checks of arguments in a configuration against the signatures of their targets."""
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping
@@ -13,8 +13,8 @@ from scfl_green.bounds import Fraction, Positive, Weight
 from scfl_green.errors import InputError, listed
 
 STRICT = ConfigDict(strict=True, arbitrary_types_allowed=True)
-# What the signatures of other libraries leave open.
-THEIRS = {
+# Bounds that the signatures of other libraries lack.
+LIBRARY_BOUNDS = {
     "lr": Annotated[float, Field(gt=0, le=10)],
     "fraction_train": Fraction,
     "fraction_evaluate": Annotated[float, Field(ge=0, le=1)],
@@ -24,14 +24,14 @@ THEIRS = {
 
 
 class Problem(NamedTuple):
-    """A wrong setting: where, as a user would override it (``key=value``), and what is expected there."""
+    """A wrong setting, as a user would override it (``key=value``), and what is expected."""
 
-    place: str
+    setting: str
     message: str
 
 
 class Parameters(NamedTuple):
-    """Annotations by name, and whether any other name is accepted."""
+    """Annotations by parameter, and whether any other name is accepted (``open``)."""
 
     annotations: dict[str, Any]
     open: bool
@@ -41,9 +41,9 @@ def target_problems(config: Any, path: tuple[str, ...] = ()) -> Iterator[Problem
     """Check the arguments of every ``_target_`` at any depth of a resolved configuration."""
     if isinstance(config, Mapping):
         if isinstance(name := config.get("_target_"), str):
-            yield from argument_problems(".".join(path), _found(path, name), config)
-        for key, below in config.items():
-            yield from target_problems(below, (*path, str(key)))
+            yield from argument_problems(".".join(path), _import(path, name), config)
+        for key, value in config.items():
+            yield from target_problems(value, (*path, str(key)))
 
 
 def argument_problems(where: str, target: Callable[..., Any], arguments: Mapping[str, Any]) -> Iterator[Problem]:
@@ -58,7 +58,7 @@ def argument_problems(where: str, target: Callable[..., Any], arguments: Mapping
 
 
 def value_problems(key: str, annotation: Any, value: Any) -> Iterator[Problem]:
-    """Why a value does not fit an annotation; what is itself configured by a ``_target_`` is checked on its own."""
+    """Why a value does not fit an annotation; a value with its own ``_target_`` is checked separately."""
     if isinstance(value, Mapping) and "_target_" in value:
         return
     try:
@@ -70,23 +70,23 @@ def value_problems(key: str, annotation: Any, value: Any) -> Iterator[Problem]:
 
 
 def unknown(key: str, value: Any, known: Mapping[str, Any]) -> Problem:
-    """The problem of a name that nothing takes, with the nearest one that something does."""
+    """The problem of an unknown name, with the nearest known one."""
     near = get_close_matches(key.rpartition(".")[2], known, 1, cutoff=0.5)
     advice = f"did you mean {near[0]}?" if near else f"there are {listed(known)}"
-    return Problem(f"{key}={value}", f"there is no such setting; it should be one that has an effect: {advice}")
+    return Problem(f"{key}={value}", f"there is no such setting; it should be a known one: {advice}")
 
 
 @cache
 def parameters_of(target: Callable[..., Any]) -> Parameters:
-    """The parameters of a function or class; of a class whose ``__init__`` passes the rest on, its bases' too."""
+    """The parameters of a function or class, with those of its bases if its ``__init__`` takes ``**kwargs``."""
     if not inspect.isclass(target):
         return _own(target)
     found: dict[str, Any] = {}
     for base in target.__mro__:
         if "__init__" in vars(base):
-            own = _own(vars(base)["__init__"])
-            found = own.annotations | found
-            if not own.open:
+            of_base = _own(vars(base)["__init__"])
+            found = of_base.annotations | found
+            if not of_base.open:
                 return Parameters(found, False)
     return Parameters(found, True)
 
@@ -94,14 +94,14 @@ def parameters_of(target: Callable[..., Any]) -> Parameters:
 def _own(function: Callable[..., Any]) -> Parameters:
     try:
         hints, parameters = get_type_hints(function, include_extras=True), inspect.signature(function).parameters
-    except (NameError, TypeError, ValueError):  # names imported for type checkers alone, or no Python function
+    except (NameError, TypeError, ValueError):  # names imported only for type checkers, or not a Python function
         return Parameters({}, True)
     ours = str(getattr(function, "__module__", "")).startswith("scfl_green.")
     found, open_ = {}, False
     for name, parameter in parameters.items():
         annotation = hints.get(name, Any)
         if parameter.kind is not parameter.VAR_KEYWORD:
-            found[name] = annotation if ours else THEIRS.get(name, annotation)
+            found[name] = annotation if ours else LIBRARY_BOUNDS.get(name, annotation)
         elif unpacked := _unpacked(annotation):
             found |= unpacked
         else:
@@ -119,13 +119,13 @@ def _adapter(annotation: Any) -> TypeAdapter[Any]:
     try:
         return TypeAdapter(annotation, config=STRICT)
     except PydanticUserError as error:
-        # Types with a configuration of their own take none; of others nothing can be checked.
+        # Types with their own configuration accept no other; other types cannot be checked.
         return TypeAdapter(annotation) if error.code == "type-adapter-config-unused" else TypeAdapter(Any)
 
 
-def _found(path: tuple[str, ...], name: str) -> Callable[..., Any]:
+def _import(path: tuple[str, ...], name: str) -> Callable[..., Any]:
     try:
         return get_object(name)
-    except Exception as error:  # whatever importing it raises
+    except Exception as error:  # importing may raise anything
         reason = " ".join(str(error.__cause__ or error).split())[:200]
-        raise InputError(f"{'.'.join(path)}._target_={name}: it cannot be imported ({reason})") from error
+        raise InputError(f"{'.'.join(path)}._target_={name}: cannot be imported ({reason})") from error

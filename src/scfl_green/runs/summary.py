@@ -1,4 +1,4 @@
-"""The table that a run ends with."""
+"""The table at the end of a run."""
 
 import logging
 from typing import Any
@@ -12,14 +12,14 @@ from scfl_green.data.partition import POOLED
 from scfl_green.energy.eaps import eaps
 from scfl_green.energy.ledger import FIT
 from scfl_green.energy.meter import EnergyMeter
-from scfl_green.training.job import Tested
+from scfl_green.training.job import TestResult
 
 LOG = logging.getLogger(__name__)
 SCORES = ("accuracy", "weighted_f1", "macro_f1")
 
 
-def print_summary(record: dict[str, Any], tested: Tested, meter: EnergyMeter) -> None:
-    """Print scores on test cells, and what training used, for the run and for each client."""
+def print_summary(record: dict[str, Any], tested: TestResult, meter: EnergyMeter) -> None:
+    """Print scores on test cells and the consumption of training, for the run and each client."""
     title = "{data} · {model} · {opt} · {regime} · seed {seed}".format(**record)
     table = Table(title=title, box=SIMPLE_HEAD, caption=_caption(record), padding=0, pad_edge=False)
     table.add_column("", overflow="ellipsis", no_wrap=True, max_width=24)
@@ -32,9 +32,9 @@ def print_summary(record: dict[str, Any], tested: Tested, meter: EnergyMeter) ->
         moved = sum(meter.moved(client=name))
         fit = meter.total(FIT, client=name)
         used = {"energy_kwh": fit.energy_kwh, "emissions_kg": fit.emissions_kg, "seconds_fit": fit.seconds}
-        # A client whose cells were trained on elsewhere, pooled, has used nothing itself.
+        # Central training pools the cells: clients themselves use nothing.
         table.add_row(escape(name), *_row(record, tested.by_part.get(name), used if name in trained else None, moved))
-    # Plain text, since it goes to the log file too.
+    # Plain text, which also goes to the log file.
     console = Console(color_system=None)
     with console.capture() as drawn:
         console.print(table)
@@ -42,7 +42,7 @@ def print_summary(record: dict[str, Any], tested: Tested, meter: EnergyMeter) ->
 
 
 def _row(record: dict[str, Any], scores: dict[str, float] | None, used: dict[str, Any] | None, moved: int) -> list[str]:
-    """Scores, if there are test cells, and what training there and moving ``moved`` bytes used, if anything."""
+    """A row: scores, if there are test cells, and the consumption of training and of transferring ``moved`` bytes."""
     row = [f"{scores[name]:.3f}" if scores else "–" for name in SCORES]
     if used is None:
         return [*row, *["–"] * 5]

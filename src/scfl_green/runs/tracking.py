@@ -1,4 +1,4 @@
-"""Progress of a run: a bar, metrics.csv and loggers such as Weights & Biases."""
+"""Progress of a run: a progress bar, metrics.csv, and loggers such as Weights & Biases."""
 
 import logging
 import math
@@ -24,7 +24,7 @@ LOG = logging.getLogger(__name__)
 
 
 def wandb_mode() -> Any:
-    """``WANDB_MODE`` where it is set; else online where there is a key for the server; else offline."""
+    """``WANDB_MODE`` if it is set; else online if there is a key for the server; else offline."""
     if mode := os.environ.get("WANDB_MODE"):
         return mode
     if os.environ.get("WANDB_API_KEY"):
@@ -38,27 +38,27 @@ def wandb_mode() -> Any:
 
 
 def wandb_logger(folder: str, project: str, name: str, group: str | None, tags: Sequence[str]) -> Logger:
-    """A W&B run of its own, online if that takes no more than a few seconds, else offline.
+    """A new W&B run, online if the server answers within 15 seconds, else offline.
 
-    Neither command line, host, paths, console nor code are captured.
+    It captures neither command line, host, paths, console nor code.
     """
     import wandb
 
     off = ("disable_code", "disable_git", "x_disable_machine_info", "x_disable_meta", "x_disable_stats", "silent")
-    # For a process that has no key, wandb would ask; for one that has no network, it would wait 90 seconds.
+    # Without a key, wandb would ask for one; without a network, it would wait 90 seconds.
     settings = wandb.Settings(
         init_timeout=15,
         login_timeout=15,
         console="off",
-        host="-",  # else this machine's name, whatever is switched off
+        host="-",  # else the machine's name, despite all other settings
         symlink=False,
         x_save_requirements=False,
         **dict.fromkeys(off, True),
     )
 
     def start(mode: Any) -> wandb.Run:
-        about: dict[str, Any] = {"dir": folder, "project": project, "name": name, "group": group, "tags": list(tags)}
-        return wandb.init(mode=mode, settings=settings, reinit="finish_previous", **about)
+        about: dict[str, Any] = {"project": project, "name": name, "group": group, "tags": list(tags)}
+        return wandb.init(dir=folder, mode=mode, settings=settings, reinit="finish_previous", **about)
 
     try:
         run = start(wandb_mode())
@@ -69,19 +69,19 @@ def wandb_logger(folder: str, project: str, name: str, group: str | None, tags: 
 
 
 class _OneRun(WandbLogger):
-    """Lightning's logger, which leaves the run open so that the next job of a process would log into it."""
+    """Finishes its W&B run, which Lightning's logger leaves open for the next job of the process."""
 
     def finalize(self, status: str) -> None:
         super().finalize(status)
         self.experiment.finish(exit_code=0 if status == "success" else 1)
-        # W&B's own log is full of paths, and lies in the folder that others are sent to look at a run offline.
+        # W&B's own log contains paths, and is in the folder that users share to show an offline run.
         shutil.rmtree(self.experiment.settings.log_dir, ignore_errors=True)
 
 
 class Tracker(Hook):
-    """Shows every finished round or epoch: a bar on a terminal and plain lines elsewhere, a row of ``metrics.csv``, and
-    curves in the loggers that ``make_loggers`` makes, by name, when there is first something to log, so that a run that
-    fails before leaves nothing behind. A run that goes on shows its earlier steps again."""
+    """Reports every finished round or epoch: by a progress bar on a terminal or else a plain line, in ``metrics.csv``,
+    and to the loggers of ``make_loggers``, made on the first step, so that a run that fails earlier leaves nothing.
+    A resumed run reports its earlier steps again."""
 
     def __init__(
         self, folder: Path, meter: EnergyMeter, config: dict[str, Any], make_loggers: Callable[[], dict[str, Logger]]
@@ -92,7 +92,7 @@ class Tracker(Hook):
         console = Console()
         self.bar = Progress(
             TextColumn("{task.description}"),
-            BarColumn(bar_width=10),  # all of it fits 80 columns
+            BarColumn(bar_width=10),  # fits 80 columns
             MofNCompleteColumn(),
             TextColumn("{task.fields[status]}"),
             TimeElapsedColumn(),
@@ -123,16 +123,17 @@ class Tracker(Hook):
             logger.finalize("success" if error is None else "failed")
 
     def after(self, step: Step) -> None:
-        self.meter.write(self.folder / "energy.csv")  # a run that is killed leaves what it had used
+        self.meter.write(self.folder / "energy.csv")  # so that a killed run leaves its consumption
         used, metrics = step.used, step.metrics
         metrics |= {"emissions/co2eq_g": used.emissions_kg * 1e3, "emissions/energy_wh": used.energy_kwh * 1e3}
         self.history.append((step.unit, step.number, metrics))
         self._write(step.unit, step.number, metrics)
         stage = "validation" if "validation/accuracy" in metrics else "train"
-        score = metrics.get(f"{stage}/accuracy", math.nan)  # neither validation cells, nor scores of private training
+        # Private training without validation cells has no score.
+        score = metrics.get(f"{stage}/accuracy", math.nan)
         status = f"{stage} accuracy {score:.3f}  {metrics['emissions/co2eq_g']:.4f} g CO2e"
         self.bar.update(self.task, description=step.unit, total=step.total, completed=step.number, status=status)
-        # Beside a bar, for the log file alone.
+        # With a bar, only for the log file.
         level = logging.INFO if self.bar.disable else logging.DEBUG
         LOG.log(level, "%s %d/%d  %s", step.unit, step.number, step.total, status)
 
@@ -142,7 +143,7 @@ class Tracker(Hook):
     def load_state_dict(self, state: State) -> None:
         self.history = state["history"]
         unit, number, _ = self.history[-1]
-        LOG.info("%s: was begun before; goes on after %s %d", self.folder, unit, number)
+        LOG.info("%s: resuming after %s %d", self.folder, unit, number)
         for row in self.history:
             self._write(*row)
 
@@ -153,14 +154,14 @@ class Tracker(Hook):
             logger.log_metrics(metrics, step=step)
 
     def finish(self, record: dict[str, Any], tables: dict[str, pd.DataFrame]) -> None:
-        """Put what is public of the run's record into the summary of its W&B run, and as a table beside those given."""
+        """Write the public fields of the record to the summary of the W&B run, and log them and ``tables`` as pages."""
         record = public(record)
-        of_record = pd.DataFrame({"field": record.keys(), "value": map(str, record.values())})
+        fields = pd.DataFrame({"field": record.keys(), "value": map(str, record.values())})
         for logger in self.loggers:
             if isinstance(logger, WandbLogger):
                 import wandb
 
-                # Not as tables of W&B, which are artifacts that tell the path of this user's home.
-                pages = {name: wandb.Html(table.to_html()) for name, table in {"record": of_record, **tables}.items()}
+                # Not wandb.Table, an artifact that reveals the path of the user's home.
+                pages = {name: wandb.Html(table.to_html()) for name, table in {"record": fields, **tables}.items()}
                 logger.experiment.log(pages)
                 logger.experiment.summary.update(record)

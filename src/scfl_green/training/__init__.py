@@ -1,4 +1,4 @@
-"""The job: fits, validates and tests one model on one dataset, whatever the regime."""
+"""Training, validation and testing of one model on one dataset, in any regime."""
 
 from scfl_green.training.budget import CarbonBudget
 from scfl_green.training.callbacks import BestWeights

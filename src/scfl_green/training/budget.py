@@ -1,4 +1,4 @@
-"""The carbon budget: training ends when it has cost enough, with the best weights so far."""
+"""The carbon budget: ends training when a limit is reached, with the best weights so far."""
 
 from collections.abc import Sequence
 
@@ -11,13 +11,13 @@ SCORE = "validation/weighted_f1"
 
 
 class CarbonBudget(Hook):
-    """Ends training once ``grams`` of CO2e are spent, transfer included, or once the last ``window`` epochs (rounds of
-    a federation) have gained less weighted F1 on validation cells than ``min_f1_per_gram``; None: no such limit.
+    """Ends training once it has emitted ``grams`` of CO2e, transfer included, or once the last ``window`` epochs (or
+    rounds) have gained less weighted F1 per gram than ``min_f1_per_gram``; None: no such limit.
 
-    Training ends with the weights that scored best on validation cells.
+    Weighted F1 is on validation cells; training ends with the weights that scored best there.
     """
 
-    again = True
+    per_arm = True
 
     def __init__(self, grams: Positive | None = None, min_f1_per_gram: float | None = None, window: Count = 2) -> None:
         self.grams, self.min_f1_per_gram, self.window = grams, min_f1_per_gram, window
@@ -25,11 +25,11 @@ class CarbonBudget(Hook):
         self.best: tuple[float, Weights] | None = None
 
     @property
-    def enough(self) -> bool:  # type: ignore[override]
-        return bool(self.history) and self.spent(self.history)
+    def exhausted(self) -> bool:  # type: ignore[override]
+        return bool(self.history) and self.crossed(self.history)
 
-    def spent(self, history: Sequence[tuple[float, float]]) -> bool:
-        """Whether a limit is crossed; ``history`` has grams spent and F1 reached at the end of every epoch or round."""
+    def crossed(self, history: Sequence[tuple[float, float]]) -> bool:
+        """Whether a limit is crossed; ``history`` holds grams emitted and F1 reached after every epoch or round."""
         if self.grams is not None and history[-1][0] >= self.grams:
             return True
         if self.min_f1_per_gram is None or len(history) <= self.window:
@@ -39,12 +39,12 @@ class CarbonBudget(Hook):
 
     def after(self, step: Step) -> Weights | None:
         if SCORE not in step.metrics:
-            raise InputError("callbacks=carbon_budget keeps the best weights on validation cells, and there are none")
+            raise InputError("callbacks=carbon_budget needs scores on validation cells: set split.validation above 0")
         score = step.metrics[SCORE]
         self.history.append((step.emissions_kg * 1e3, score))
         if self.best is None or score > self.best[0]:
             self.best = score, step.weights()
-        return self.best[1] if step.last or self.enough else None
+        return self.best[1] if step.last or self.exhausted else None
 
     def state_dict(self) -> State:
         return {"history": self.history, "best": self.best}

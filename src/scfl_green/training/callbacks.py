@@ -1,4 +1,4 @@
-"""Small Lightning callbacks."""
+"""Lightning callbacks: FedProx, best weights, seeds per epoch, frozen layers."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,7 +12,7 @@ from scfl_green.errors import InputError
 
 
 class Proximal(pl.Callback):
-    """The client's part of FedProx: mu / 2 * ||w - w_global||^2, by its gradient mu * (w - w_global).
+    """FedProx on the client: adds the gradient mu * (w - w_global) of the term mu / 2 * ||w - w_global||^2.
 
     Li et al. 2020 (MLSys, "Federated Optimization in Heterogeneous Networks"), section 3.2.
     """
@@ -55,7 +55,7 @@ class BestWeights(pl.Callback):
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self.monitor not in trainer.callback_metrics:
             known = ", ".join(sorted(trainer.callback_metrics))
-            raise InputError(f"callbacks.best_weights.monitor={self.monitor}: there are {known}")
+            raise InputError(f"callbacks.best_weights.monitor={self.monitor}: no such metric; choose one of {known}")
         score = float(trainer.callback_metrics[self.monitor])
         if self.best is None or score > self.best[0]:
             self.best = score, {k: v.detach().clone() for k, v in pl_module.state_dict().items()}
@@ -66,25 +66,25 @@ class BestWeights(pl.Callback):
 
 
 class ShortFit(pl.Callback):
-    """One of many fits of one Trainer. Seeds each epoch by ``seed`` and its number alone, so that dropout is the same
-    after a resume; lets go of the optimiser at the end."""
+    """Seeds each epoch from ``seed`` and its number alone, so that dropout is the same after a resume, and releases the
+    optimiser of a reused Trainer at the end of the fit."""
 
     def __init__(self, seed: Sequence[int]) -> None:
         self.seed = seed
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         seed = int(np.random.SeedSequence([*self.seed, trainer.current_epoch]).generate_state(1)[0])
-        # torch.manual_seed takes milliseconds to tell a GPU that is not used.
-        of_cpu = pl_module.device.type == "cpu"
-        (torch.default_generator.manual_seed if of_cpu else torch.manual_seed)(seed)
+        # torch.manual_seed spends milliseconds on seeding a GPU that is not used.
+        on_cpu = pl_module.device.type == "cpu"
+        (torch.default_generator.manual_seed if on_cpu else torch.manual_seed)(seed)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        # Nothing of it is used again; Lightning would move its state from device to device.
+        # It is not used again, and Lightning would move its state between devices.
         trainer.strategy.optimizers = []
 
 
 class Freeze(pl.Callback):
-    """Keeps the parameters whose names begin with one of ``prefixes`` as they are."""
+    """Freezes the parameters whose names begin with one of ``prefixes``."""
 
     def __init__(self, prefixes: Sequence[str]) -> None:
         self.prefixes = tuple(prefixes)
@@ -94,12 +94,11 @@ class Freeze(pl.Callback):
         names = [name for name, _ in pl_module.named_parameters()]
         for prefix in self.prefixes:
             if not any(name.startswith(prefix) for name in names):
-                raise InputError(
-                    f"finetuning.freeze: no parameter's name begins with {prefix}; there are {', '.join(names)}"
-                )
+                found = ", ".join(names)
+                raise InputError(f"finetuning.freeze: no parameter's name begins with {prefix}; there are {found}")
         self.frozen = [p for name, p in pl_module.named_parameters() if name.startswith(self.prefixes)]
         if len(self.frozen) == len(names):
-            raise InputError("finetuning.freeze: nothing is left to train")
+            raise InputError("finetuning.freeze covers all parameters: leave some to train")
         for parameter in self.frozen:
             parameter.requires_grad_(False)
 

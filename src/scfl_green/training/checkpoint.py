@@ -1,4 +1,4 @@
-"""Checkpoints: what a killed run goes on from."""
+"""Checkpoints, from which a killed run resumes."""
 
 import hashlib
 import io
@@ -18,12 +18,11 @@ MANIFEST = "SHA256SUMS"
 
 
 class Checkpoint:
-    """The states of a run's parts by name (``parts``), each of which its owner makes and reads.
+    """The state of a run: one dictionary per part, by name (``parts``).
 
-    ``save`` writes them to a numbered folder, one file a part, which appears whole or not at all, with a SHA-256
-    manifest (as ``sha256sum`` writes it), and keeps the folder before it. A new object starts with what the last
-    intact folder holds (``begun``: there is one); damaged ones are named in the log and skipped. Without a folder
-    nothing is written.
+    ``save`` writes all parts atomically to a new numbered folder, one file each, with a SHA-256 manifest (in the format
+    of ``sha256sum``), and keeps the previous folder. A new object loads the last intact folder; damaged ones are logged
+    and skipped. Without a folder nothing is written.
     """
 
     def __init__(self, folder: Path | None = None) -> None:
@@ -34,15 +33,14 @@ class Checkpoint:
             if (damage := self._read(path)) is None:
                 self.last = path
                 break
-            LOG.warning("%s: %s; the run goes on from the checkpoint before it, or from the beginning", path, damage)
-        self.begun = self.last is not None
+            LOG.warning("%s: %s; the run resumes from the previous checkpoint, or starts over", path, damage)
 
     def _written(self) -> list[Path]:
         found = self.folder.glob("[0-9]*") if self.folder is not None else ()
         return sorted(found, key=lambda path: int(path.name))
 
     def _read(self, path: Path) -> str | None:
-        """Load a folder; returns what is damaged, None if it is intact."""
+        """Load a folder; returns a description of the damage, None if it is intact."""
         try:
             sums = dict(line.split("  ")[::-1] for line in (path / MANIFEST).read_text().splitlines())
             files = {name: (path / name).read_bytes() for name in sums}
@@ -52,7 +50,7 @@ class Checkpoint:
             return f"a damaged checkpoint ({MANIFEST} is empty)"
         for name, content in files.items():
             if hashlib.sha256(content).hexdigest() != sums[name]:
-                return f"a damaged checkpoint ({name} does not have the SHA-256 that {MANIFEST} gives)"
+                return f"a damaged checkpoint (the SHA-256 of {name} differs from {MANIFEST})"
         self.parts = {
             name.removesuffix(".pt"): torch.load(io.BytesIO(content), weights_only=True)
             for name, content in files.items()
@@ -60,8 +58,7 @@ class Checkpoint:
         return None
 
     def save(self, changed: Mapping[str, State]) -> None:
-        """Write all parts, some of them ``changed``; OSError where the disk is full, with the checkpoint before it
-        still intact."""
+        """Write all parts, with ``changed`` ones updated; OSError on a full disk, the previous checkpoint intact."""
         self.parts = {**self.parts, **changed}
         if self.folder is None:
             return
@@ -78,10 +75,10 @@ class Checkpoint:
 
 
 def remove(folder: Path) -> None:
-    """Remove the checkpoints in a folder: the run is finished."""
+    """Remove the checkpoints of a finished run."""
     if folder.exists():
         shutil.rmtree(folder)
-        with suppress(OSError):  # those of another configuration are there still
+        with suppress(OSError):  # it still holds those of another configuration
             folder.parent.rmdir()
 
 

@@ -1,4 +1,4 @@
-"""One fit: what it is for, and how a Trainer is run for it."""
+"""One fit: its options, and the interface of what runs it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,8 +14,8 @@ from scfl_green.models.base import CellClassifier
 
 @dataclass(frozen=True)
 class Fit:
-    """The options of a fit: its epochs, its round and further callbacks, whether every epoch is validated, its
-    ``phase`` in the ledger, and Lightning's checkpoint of an epoch of the same fit to ``resume`` from."""
+    """Options of a fit; ``callbacks`` are added to the job's, ``validate`` scores validation cells after every epoch,
+    ``phase`` is its name in the ledger, and ``resume`` Lightning's checkpoint of an earlier epoch of the same fit."""
 
     epochs: int = 1
     round_number: int = 0
@@ -26,17 +26,17 @@ class Fit:
 
 
 class Fitter(Protocol):
-    """Runs a Trainer for one fit."""
+    """Runs one fit with a Trainer."""
 
-    # Whether a fit that was killed goes on after its last epoch; else it begins anew.
+    # Whether a killed fit resumes after its last finished epoch; else it starts over.
     resumable: bool
 
     def fit(self, trainer: pl.Trainer, model: CellClassifier, data: CellDataModule, fit: Fit) -> float:
-        """The epochs trained, a fraction where the fit ended within one."""
+        """Train; returns the epochs trained, a fraction if the fit ended within one."""
 
 
 class PlainFit:
-    """Lightning's own fit."""
+    """Lightning's own fit, without privacy."""
 
     resumable = True
 

@@ -1,4 +1,4 @@
-"""Hooks: budgets, pruning, privacy and progress hang on a training, which knows none of them by name."""
+"""Hooks: how budgets, pruning, privacy and progress take part in any training."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -11,17 +11,17 @@ from scfl_green.models.prune import Weights
 if TYPE_CHECKING:
     from scfl_green.training.job import Job
 
-# What a checkpoint holds of one object: plain values and tensors.
+# The state of one object in a checkpoint: plain values and tensors.
 State = dict[str, Any]
 
 
 @dataclass
 class Step:
-    """The end of an epoch, or of a round of a federation.
+    """The state of training after an epoch, or after a round of a federation.
 
-    ``unit`` is ``epoch`` or ``round``, ``number`` counts from 1 to at most ``total``, ``last`` says that training ends
-    here. Hooks may add to ``metrics``. ``used`` is what the training has used so far, ``transfer_kg`` (kg CO2e) what
-    its messages have. ``weights`` copies the weights arrived at.
+    ``unit`` is ``epoch`` or ``round``; ``number`` counts from 1 to at most ``total``; ``last``: training ends here.
+    Hooks may add to ``metrics``. ``used`` is the consumption of training so far, ``transfer_kg`` the kg CO2e of its
+    messages. ``weights`` returns a copy of the current weights.
     """
 
     unit: str
@@ -39,42 +39,42 @@ class Step:
 
 
 class Hook:
-    """Is called at the end of every epoch or round. A subclass overrides what it needs."""
+    """Called after every epoch or round; a subclass overrides what it needs."""
 
-    # Ends training after this step.
-    enough = False
-    # Whether a second training of the same run, as a reference, has a hook of its own like this one.
-    again = False
-    # Why a regime that trains twice is refused, if it is.
-    trains_once = ""
-    # Whether weights may come back in other shapes.
+    # Whether training must end after this step.
+    exhausted = False
+    # Whether the baseline of fine-tuning gets its own copy of this hook.
+    per_arm = False
+    # The error that regime=finetune, which trains twice, ends in; empty if it is allowed.
+    no_finetuning = ""
+    # Whether it changes the shapes of weights.
     reshapes = False
-    # Packages whose versions belong into the record.
+    # Packages whose versions go into the record.
     packages: tuple[str, ...] = ()
 
     def begin(self, job: "Job") -> None:
-        """Raise InputError, before anything is trained, for a job that this hook cannot work with."""
+        """Check the job before training; raises InputError if this hook cannot work with it."""
 
     def after(self, step: Step) -> Weights | None:
-        """Weights to go on with, or to end with after the last step; None to leave them as they are."""
+        """The weights to continue (or, after the last step, to end) with; None to keep the current ones."""
         return None
 
     def state_dict(self) -> State:
-        """What a killed run needs to go on."""
+        """What a killed run needs to resume."""
         return {}
 
     def load_state_dict(self, state: State) -> None:
-        """Go on from the state of a run that was killed."""
+        """Resume from the state of a killed run."""
 
     def record(self) -> dict[str, Any]:
         """Fields for the record of the run."""
         return {}
 
     def write(self, folder: Path) -> None:
-        """Write files into the run's folder; also called where training failed."""
+        """Write files into the run's folder; also called after a failed training."""
 
     def note(self) -> str:
-        """A line to end the run's output with."""
+        """A line for the end of the run's output."""
         return ""
 
 
@@ -88,25 +88,25 @@ class Hooks:
         return iter(self.members.values())
 
     @property
-    def enough(self) -> bool:
-        return any(hook.enough for hook in self)
+    def exhausted(self) -> bool:
+        return any(hook.exhausted for hook in self)
 
     def after(self, step: Step) -> Weights | None:
-        """The weights that the last hook to change them has made; None if none has."""
+        """The weights after all hooks; None if no hook has changed them."""
         changed = None
         for hook in self:
             if (new := hook.after(step)) is not None:
                 changed = new
                 step.weights = lambda weights=new: weights  # type: ignore[misc]
-            step.last = step.last or hook.enough
+            step.last = step.last or hook.exhausted
         return changed
 
     def state_dict(self) -> State:
         return {name: hook.state_dict() for name, hook in self.members.items()}
 
     def load_state_dict(self, state: State) -> None:
-        for name, own in state.items():
-            self.members[name].load_state_dict(own)
+        for name, saved in state.items():
+            self.members[name].load_state_dict(saved)
 
     def record(self) -> dict[str, Any]:
         return {field: value for hook in self for field, value in hook.record().items()}

@@ -1,4 +1,4 @@
-"""Job: the only thing that fits and scores weights, whatever the regime."""
+"""Job: trains and scores one model on one dataset; every regime uses it."""
 
 import zlib
 from collections.abc import Callable, Mapping, Sequence
@@ -28,9 +28,9 @@ from scfl_green.training.trainer import ReusableTrainer
 
 
 @dataclass(frozen=True)
-class Tested:
-    """Scores on the test cells of all parts together and of each by name, and the confusion matrix of all: cells by
-    true (rows) and predicted cell type."""
+class TestResult:
+    """Scores on the test cells of all parts pooled, scores of each part by name, and the pooled confusion matrix: cells
+    by true (rows) and predicted cell type."""
 
     scores: dict[str, float]
     by_part: dict[str, dict[str, float]]
@@ -39,14 +39,13 @@ class Tested:
 
 @dataclass
 class Job:
-    """One model on one dataset. A regime decides how often, where and from which weights it is fitted.
+    """One model on one dataset. A regime decides how often, where and from which weights it is trained.
 
-    ``start`` is the trained model to start from, if any: ``initial`` are its weights, or else those that the model was
-    made with (``untrained``). ``trainer`` makes a Trainer (a partial of ``pl.Trainer``), which serves all fits;
-    ``callbacks`` makes the callbacks of one; ``fitter`` runs it. ``packed``: Lightning is handed an epoch at a time,
-    not a batch. ``hooks`` are called after every epoch or round. ``kept`` has the states that a killed run had kept, by
-    name of its parts; ``save`` writes new ones to disk. The same seed gives the same bits: each epoch is seeded by
-    (seed, client, round, epoch), so that the order in which clients train does not matter.
+    ``initial`` are the weights of ``start``, the model to start from, or else the ``untrained`` ones of ``model``.
+    ``trainer`` makes the Trainer of all fits (a partial of ``pl.Trainer``), ``callbacks`` the callbacks of each, and
+    ``fitter`` runs them. ``packed``: Lightning gets a whole epoch at a time, not a batch. ``hooks`` are called after
+    every epoch or round. ``saved`` holds the checkpoint of a killed run by part; ``save`` writes a new one. Equal seeds
+    give equal bits: each epoch is seeded from (seed, client, round, epoch), so the order of clients does not matter.
     """
 
     model: CellClassifier
@@ -61,88 +60,89 @@ class Job:
     start: TrainedModel | None = None
     fitter: Fitter = field(default_factory=PlainFit)
     hooks: Hooks = field(default_factory=Hooks)
-    kept: Mapping[str, State] = field(default_factory=dict)
+    saved: Mapping[str, State] = field(default_factory=dict)
     save: Callable[[dict[str, State]], None] = lambda _: None
     untrained: Weights = field(init=False)
     initial: Weights = field(init=False)
 
     def __post_init__(self) -> None:
         if self.start is not None and self.start.weights.keys() != self.model.state_dict().keys():
-            raise InputError(f"weights: they are not those of a {type(self.model).__name__}; choose their model=")
-        # Kept, since every fit leaves its own weights in the one resident model.
+            name = type(self.model).__name__
+            raise InputError(f"weights are not those of a {name}: set model= to the model that was trained")
+        # A copy, since every fit overwrites the weights of the model.
         self.untrained = self.weights()
         self.initial = self.start.weights if self.start else self.untrained
         for hook in self.hooks:
             hook.begin(self)
 
     def step(self, unit: str, number: int, total: int, phase: str = FIT) -> Step:
-        """The step that has just ended, with what its training has used so far."""
+        """The step that has just ended, with the consumption of training so far."""
         self.meter.read()
         transfer_kg = self.meter.transfer()[1] if phase == FIT else 0.0
         return Step(unit, number, total, {}, self.meter.total(phase), transfer_kg, self.weights)
 
-    def keep(self, name: str, state: State) -> None:
-        """Write a checkpoint with a new state of one part, beside those of the others and what has been used so far."""
+    def checkpoint(self, name: str, state: State) -> None:
+        """Write a checkpoint with the new state of one part, and the ledger so far."""
         with self.meter.phase(CHECKPOINT):
             self.save({name: state, "energy": {"rows": self.meter.rows()}})
 
     def weights(self) -> Weights:
-        """A copy of the weights that the model has now."""
+        """A copy of the model's current weights."""
         return {name: value.detach().cpu().contiguous().clone() for name, value in self.model.state_dict().items()}
 
     def fit(self, part: Part, weights: Weights, **options: Any) -> tuple[Weights, dict[str, float]]:
-        """Train from ``weights`` on a part's training cells, with a fresh optimiser; ``options`` are those of ``Fit``.
-        Returns the weights arrived at and the metrics of the last epoch."""
+        """Train from ``weights`` on a part's training cells, with a fresh optimiser and the ``options`` of ``Fit``.
+        Returns the trained weights and the metrics of the last epoch."""
         self._load(weights)
         fit = Fit(**options)
-        place = fit.round_number, part.name
+        site = fit.round_number, part.name
         seed = [self.seed, zlib.crc32(part.name.encode()), fit.round_number]
-        more = [*self.callbacks(), *fit.callbacks]
-        measure = MeasureEmissions(self.meter, *place, fit.phase)
-        trainer = self.reusable(measure, ShortFit(seed), *more, epochs=fit.epochs)
+        callbacks = [*self.callbacks(), *fit.callbacks]
+        measure = MeasureEmissions(self.meter, *site, fit.phase)
+        trainer = self.reusable(measure, ShortFit(seed), *callbacks, epochs=fit.epochs)
         trainer.limit_val_batches = 1.0 if fit.validate and len(part.validation) else 0
-        self.model.automatic_optimization, self.model.logging = not self.packed, bool(more)
+        self.model.automatic_optimization, self.model.logging = not self.packed, bool(callbacks)
         data = CellDataModule(self.features, part, self.batch_size, seed, self.packed)
-        with self.meter.phase(fit.phase, *place):
-            trained = self.fitter.fit(trainer, self.model, data, fit)
-        entry = self.meter.entry(fit.phase, *place)
-        entry.cells += round(trained * len(part.train))
-        entry.flops += self.flops_per_cell(self.model) * trained * len(part.train)
+        with self.meter.phase(fit.phase, *site):
+            epochs = self.fitter.fit(trainer, self.model, data, fit)
+        entry = self.meter.entry(fit.phase, *site)
+        entry.cells += round(epochs * len(part.train))
+        entry.flops += self.flops_per_cell(self.model) * epochs * len(part.train)
         return self.weights(), dict(self.model.scores)
 
     def validate(self, part: Part, weights: Weights, round_number: int = 0) -> dict[str, float]:
         """Loss and scores of ``weights`` on a part's validation cells."""
         self._load(weights)
         batches = CellDataModule(self.features, part, self.batch_size, [self.seed]).val_dataloader()
-        # Without Lightning's loop, which takes as long as training a small client.
+        # Not by Lightning's loop, which takes as long as training on a small client.
         with self.meter.phase(VALIDATE, round_number, part.name), self.reusable.inference(self.model):
             return self.model.validated(batches)
 
-    def test(self, parts: Sequence[Part], weights: Weights) -> Tested:
+    def test(self, parts: Sequence[Part], weights: Weights) -> TestResult:
         """Scores of ``weights`` on the test cells of these parts."""
         self._load(weights)
-        found: dict[str, tuple[Tensor, Tensor]] = {}
+        predicted: dict[str, tuple[Tensor, Tensor]] = {}
         with self.meter.phase(TEST), self.reusable.inference(self.model) as infer:
             for part in parts:
                 batches = CellDataModule(self.features, part, 1024, [self.seed]).test_dataloader()
                 logits = torch.cat([infer(x).float().cpu() for x, _ in batches])
-                found[part.name] = logits, torch.from_numpy(self.features.labels[part.test])
-        every, labels = (torch.cat(tensors) for tensors in zip(*found.values(), strict=True))
-        by_part = {name: prediction_scores(*own) for name, own in found.items()}
-        return Tested(prediction_scores(every, labels), by_part, confusion_matrix(every, labels))
+                predicted[part.name] = logits, torch.from_numpy(self.features.labels[part.test])
+        logits, labels = (torch.cat(tensors) for tensors in zip(*predicted.values(), strict=True))
+        by_part = {name: prediction_scores(*of_part) for name, of_part in predicted.items()}
+        return TestResult(prediction_scores(logits, labels), by_part, confusion_matrix(logits, labels))
 
     def warm_up(self) -> None:
-        """One step that counts for nothing, so that the first fit does not pay for what a process does once."""
+        """Train briefly and discard the result, so that the first fit does not pay the one-time costs of a process."""
         weights = self.weights()
         part = next(iter(self.split.clients.values()))
-        few = replace(part, train=part.train[: self.batch_size])
+        one_batch = replace(part, train=part.train[: self.batch_size])
         with self.meter.phase(WARM_UP):
-            self.fit(few, weights, epochs=1, phase=WARM_UP)
+            self.fit(one_batch, weights, epochs=1, phase=WARM_UP)
         self.model.load_state_dict(weights)
 
     @cached_property
     def reusable(self) -> ReusableTrainer:
-        """The Trainer of every fit; its device and its precision."""
+        """The Trainer of all fits."""
         return ReusableTrainer(self.trainer)
 
     def _load(self, weights: Weights) -> None:

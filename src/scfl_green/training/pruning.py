@@ -1,4 +1,4 @@
-"""Pruning as a hook: the network becomes smaller between two rounds or epochs."""
+"""Pruning as a hook: shrinks the network between two rounds or epochs."""
 
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 
 class Prune(Hook):
-    """Takes ``fraction`` of the units out of every hidden layer, once: after ``after_round`` rounds of a federation,
-    where the server does it between two rounds, or after ``after_epoch`` epochs elsewhere."""
+    """Removes ``fraction`` of the units of every hidden layer once: after ``after_round`` rounds, on the server of a
+    federation, or after ``after_epoch`` epochs in other regimes."""
 
-    trains_once = "opt=prune prunes before fine-tuning: fine-tune the weights of a pruned run"
+    no_finetuning = "regime=finetune cannot prune: set opt=baseline, and weights= to a run of opt=prune"
     reshapes = True
 
     def __init__(self, fraction: Annotated[float, Field(gt=0, lt=1)], after_round: Count, after_epoch: Count) -> None:
@@ -32,7 +32,7 @@ class Prune(Hook):
             self.model.hidden_units()
         except NotImplementedError:
             raise InputError(
-                f"opt=prune: {type(self.model).__name__} does not say where its hidden units are; define hidden_units()"
+                f"opt=prune needs to know the hidden units of {type(self.model).__name__}: define hidden_units() in it"
             ) from None
 
     def after(self, step: Step) -> Weights | None:

@@ -1,4 +1,4 @@
-"""Training at one place, as central training and fine-tuning do, resumed where it was killed."""
+"""Training at one site, for central training and fine-tuning; a killed training resumes."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -22,10 +22,10 @@ from scfl_green.training.job import Job
 
 @dataclass
 class Arm:
-    """One training on the cells of one part, from ``weights``.
+    """One training on the cells of one part, starting from ``weights``.
 
-    ``name`` stands in checkpoints and records, ``phase`` in the ledger. With ``patience``, training stops after as many
-    epochs without a better weighted F1 on validation cells, and ends with its best weights.
+    ``name`` is used in checkpoints and records, ``phase`` in the ledger. With ``patience``, training stops after that
+    many epochs without a better weighted F1 on validation cells, and ends with its best weights.
     """
 
     name: str
@@ -40,22 +40,22 @@ class Arm:
         if self.patience is None:
             return [*self.callbacks]
         if not len(self.part.validation):
-            raise InputError("finetuning.patience stops by validation cells: set split.validation above 0")
+            raise InputError("finetuning.patience needs validation cells: set split.validation above 0")
         stop = EarlyStopping("validation/weighted_f1", mode="max", patience=self.patience)
         return [*self.callbacks, stop, BestWeights()]
 
 
 def fit_single_site(job: Job, arm: Arm, epochs: int) -> tuple[Weights, int]:
-    """The weights that an arm arrives at, and the epochs that it took.
+    """Train an arm; returns its weights and the epochs trained.
 
-    Where a hook changes the weights between two epochs, a new stage begins there, with a fresh optimiser.
+    When a hook changes the weights between two epochs, a new stage begins, with a fresh optimiser.
     """
-    state: State = job.kept.get(arm.name, {})
+    state: State = job.saved.get(arm.name, {})
     arm.hooks.load_state_dict(state.get("hooks", {}))
-    beginning: State = {"weights": arm.weights, "done": 0, "stage": 0, "ended": False}
-    weights, done, stage, ended = ((beginning | state)[key] for key in beginning)
+    initial: State = {"weights": arm.weights, "done": 0, "stage": 0, "ended": False}
+    weights, done, stage, ended = ((initial | state)[key] for key in initial)
     while not ended:
-        each = _EachEpoch(job, arm, done, epochs, stage)
+        epoch_end = _EpochEnd(job, arm, done, epochs, stage)
         with _resumed(state) as path:
             if path is not None:
                 weights = torch.load(path, weights_only=True)["state_dict"]
@@ -64,34 +64,34 @@ def fit_single_site(job: Job, arm: Arm, epochs: int) -> tuple[Weights, int]:
                 weights,
                 epochs=epochs - done,
                 round_number=stage,
-                callbacks=[each, *arm.all_callbacks()],
+                callbacks=[epoch_end, *arm.all_callbacks()],
                 validate=True,
                 phase=arm.phase,
                 resume=path,
             )
-        # Only a hook that has changed the weights has anything left to train.
-        ended = each.ended or each.changed is None
-        weights, done, stage = each.changed or weights, each.done, stage + 1
+        # Unless a hook changed the weights, nothing is left to train.
+        ended = epoch_end.ended or epoch_end.changed is None
+        weights, done, stage = epoch_end.changed or weights, epoch_end.done, stage + 1
         state = {"weights": weights, "done": done, "stage": stage, "ended": ended}
-        job.keep(arm.name, state | {"hooks": arm.hooks.state_dict()})
+        job.checkpoint(arm.name, state | {"hooks": arm.hooks.state_dict()})
     return weights, done
 
 
 @contextmanager
 def _resumed(state: State) -> Iterator[Path | None]:
-    """The file of Lightning's checkpoint of the last epoch, if there is one, as Lightning wants it."""
-    stored: Tensor | None = state.get("lightning")
-    if stored is None:
+    """Lightning's checkpoint of the last epoch as a file; None without one."""
+    checkpoint: Tensor | None = state.get("lightning")
+    if checkpoint is None:
         yield None
         return
     with TemporaryDirectory() as folder:
-        (path := Path(folder) / "epoch.ckpt").write_bytes(stored.numpy().tobytes())
+        (path := Path(folder) / "epoch.ckpt").write_bytes(checkpoint.numpy().tobytes())
         yield path
 
 
-class _EachEpoch(Callback):
-    """Calls an arm's hooks after every epoch of a stage that began after ``before`` epochs, and keeps a checkpoint of
-    each but the last; ends the stage where a hook changes the weights or has had enough."""
+class _EpochEnd(Callback):
+    """Calls an arm's hooks after every epoch of a stage, which began after ``before`` epochs, and writes a checkpoint
+    after each but the last; ends the stage when a hook changes the weights or ends training."""
 
     def __init__(self, job: Job, arm: Arm, before: int, total: int, stage: int) -> None:
         self.job, self.arm, self.before, self.total, self.stage = job, arm, before, total, stage
@@ -108,11 +108,11 @@ class _EachEpoch(Callback):
         self.ended = step.last
         trainer.should_stop = step.last or self.changed is not None
         if not trainer.should_stop and self.job.fitter.resumable:
-            self._keep(trainer)
+            self._checkpoint(trainer)
 
-    def _keep(self, trainer: Trainer) -> None:
+    def _checkpoint(self, trainer: Trainer) -> None:
         with self.job.meter.phase(CHECKPOINT), TemporaryDirectory() as folder:
             trainer.save_checkpoint(path := Path(folder) / "epoch.ckpt")
-            stored = torch.frombuffer(bytearray(path.read_bytes()), dtype=torch.uint8)
-        state = {"lightning": stored, "done": self.before, "stage": self.stage, "hooks": self.arm.hooks.state_dict()}
-        self.job.keep(self.arm.name, state)
+            content = torch.frombuffer(bytearray(path.read_bytes()), dtype=torch.uint8)
+        state = {"lightning": content, "done": self.before, "stage": self.stage, "hooks": self.arm.hooks.state_dict()}
+        self.job.checkpoint(self.arm.name, state)

@@ -1,4 +1,4 @@
-"""TrainedModel: a finished model, with all that is needed to use it elsewhere."""
+"""TrainedModel: trained weights with everything needed to use them elsewhere."""
 
 import hashlib
 import json
@@ -20,14 +20,14 @@ from scfl_green.models.prune import Weights
 from scfl_green.security import targets
 
 WEIGHTS, ABOUT = "weights.safetensors", "model.json"
-# Of model.json's genes, a list each, in the order of the network's inputs.
+# Lists under "genes" in model.json, in the order of the network's inputs.
 GENE_FIELDS = ("genes", "symbols", "mean", "scale")
 
 
 @dataclass(frozen=True)
 class TrainedModel:
     """Weights with the configuration of their network (``config``), the preparation of its features, its cell types,
-    the cells that it was trained on, and what training emitted, transfer included (None where that is not known)."""
+    the cells it was trained on (``seen``), and the kg CO2e of its training and transfer (None if unknown)."""
 
     config: dict[str, Any]
     weights: Weights
@@ -58,10 +58,10 @@ class TrainedModel:
 
     @classmethod
     def load(cls, folder: str, trusted: Sequence[str] = ()) -> "TrainedModel":
-        """The model that a run left in its folder, which may be somebody else's.
+        """Load the model from the folder of a finished run, which need not be trusted.
 
-        Raises InputError where there is no finished run, where the weights are not those that ``model.json`` was
-        written for, and where it names code beyond the allow-list and ``trusted`` (``targets.check``).
+        Raises InputError if there is no finished run, if the weights do not match the SHA-256 in ``model.json``, or if
+        it names code beyond the allow-list and ``trusted`` (``targets.check``).
         """
         path = Path(folder)
         try:
@@ -69,17 +69,16 @@ class TrainedModel:
             _verify(folder, stored, about)
             targets.check(about["model"], trusted, where=f"weights={folder}: {ABOUT}: model")
             preparation, seen = _preparation(about), Seen.from_json(about["trained_on"])
-            return cls(about["model"], load(stored), preparation, tuple(about["cell_types"]), seen, _emitted(path))
+            return cls(about["model"], load(stored), preparation, tuple(about["cell_types"]), seen, _emissions(path))
         except FileNotFoundError as error:
             raise InputError(
-                f"weights={folder}: no {Path(error.filename).name} there; name the folder of a finished run, "
-                "or make one: regime=finetune starts from the run of the same command without it, `python train.py "
-                "split.newcomers=1 ...`"
+                f"weights={folder}: no {Path(error.filename).name} there; name the folder of a finished run, or start "
+                "that run: regime=finetune needs the same command without it, `python train.py split.newcomers=1 ...`"
             ) from None
         except InputError:
             raise
         except (SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise InputError(f"weights={folder}: damaged files ({type(error).__name__}); run it again") from error
+            raise InputError(f"weights={folder}: damaged files ({type(error).__name__}); repeat that run") from error
 
 
 def _preparation(about: dict[str, Any]) -> Preparation:
@@ -94,15 +93,15 @@ def _preparation(about: dict[str, Any]) -> Preparation:
 def _verify(folder: str, stored: bytes, about: dict[str, Any]) -> None:
     """Check the SHA-256 of the weights before anything parses them."""
     if not isinstance(expected := about.get("weights_sha256"), str):
-        raise InputError(f"weights={folder}: {ABOUT} has no weights_sha256 to check the weights by; run it again")
+        raise InputError(f"weights={folder}: {ABOUT} has no weights_sha256 to verify the weights; repeat that run")
     if (found := hashlib.sha256(stored).hexdigest()) != expected:
         raise InputError(
-            f"weights={folder}: damaged files (SHA-256 of {WEIGHTS} is {found[:12]}..., {ABOUT} was written for "
-            f"{expected[:12]}...); copy both again, or run it again"
+            f"weights={folder}: damaged files (SHA-256 of {WEIGHTS} is {found[:12]}..., {ABOUT} expects "
+            f"{expected[:12]}...); copy both again, or repeat that run"
         )
 
 
-def _emitted(folder: Path) -> float | None:
+def _emissions(folder: Path) -> float | None:
     try:
         record = json.loads((folder / "result.json").read_text())
         return record["emissions_kg"] + record["transfer_emissions_kg"]

@@ -9,14 +9,14 @@ from torch import Tensor
 
 from scfl_green.errors import InputError
 
-# Each of these would cost a fit more than training a small client.
+# Each would take longer than training on a small client.
 QUIET = dict.fromkeys(("logger", "enable_checkpointing", "enable_model_summary", "enable_progress_bar"), False)
 
 
 def effective_precision(requested: str, device: str) -> str:
-    """The Lightning precision that ``mixed`` means on a device (``cpu``, ``cuda``): bf16 there, fp16 here.
+    """Lightning's name of the precision on a device: ``mixed`` is bf16 on ``cpu`` and fp16 on ``cuda``.
 
-    Raises InputError for 16-bit floats on a CPU, which Lightning would silently turn into bf16.
+    Raises InputError for fp16 on a CPU, which Lightning would silently replace by bf16.
     """
     if requested == "mixed":
         return "16-mixed" if device == "cuda" else "bf16-mixed"
@@ -26,21 +26,21 @@ def effective_precision(requested: str, device: str) -> str:
 
 
 class ReusableTrainer:
-    """Lends out the Trainer that ``make`` makes, as good as new: making another costs as much as some fits."""
+    """Resets and returns the same Trainer for every fit: making a new one takes as long as some fits."""
 
     def __init__(self, make: Callable[..., pl.Trainer]) -> None:
         self.trainer = make(**QUIET, num_sanity_val_steps=0)
 
     def __call__(self, *callbacks: pl.Callback, epochs: int = 1) -> pl.Trainer:
-        """The Trainer with these callbacks and no others, about to run its first of ``epochs``."""
-        self.trainer.callbacks = [*callbacks]  # type: ignore[attr-defined]  # set by a connector, out of mypy's sight
+        """The Trainer, reset, with these callbacks and no others, for a fit of ``epochs``."""
+        self.trainer.callbacks = [*callbacks]  # type: ignore[attr-defined]  # set by a connector, which mypy does not see
         self.trainer.fit_loop.max_epochs = epochs
         self.trainer.fit_loop.epoch_progress.reset()
         return self.trainer
 
     @contextmanager
     def inference(self, model: pl.LightningModule) -> Iterator[Callable[[Tensor], Tensor]]:
-        """The model as a function of features, on the device and in the precision of fits; also within a fit."""
+        """The model as a function of features, with the device and precision of fits; also usable during a fit."""
         plugin, device, was_training = self.trainer.precision_plugin, self.trainer.strategy.root_device, model.training
         model.to(device).eval()
         try:

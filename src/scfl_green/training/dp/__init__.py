@@ -1,4 +1,4 @@
-"""Differential privacy, by Opacus: the only folder that imports it."""
+"""Differential privacy by Opacus; no other folder imports it."""
 
 from scfl_green.training.dp.dp_sgd import DPSGD
 

@@ -1,4 +1,4 @@
-"""Differentially private training: DP-SGD by Opacus, with a budget of each client."""
+"""Differentially private training: DP-SGD by Opacus, with a budget per client."""
 
 import logging
 from bisect import bisect_right
@@ -25,24 +25,24 @@ if TYPE_CHECKING:
     from scfl_green.training.job import Job
 
 LOG = logging.getLogger(__name__)
-# Cells that a framework is tried on before it is trained.
-TRIED = 32
+# Cells of the trial batch for check_gradients.
+TRIAL_CELLS = 32
 Delta = Annotated[float, Field(gt=0, lt=1)]
 
 
 class DPSGD(Hook):
-    """Fits that hide each single cell of a client (Abadi et al. 2016, CCS, "Deep Learning with Differential Privacy").
+    """Training that protects each cell (Abadi et al. 2016, CCS, "Deep Learning with Differential Privacy").
 
     A step draws each cell with probability 1 / (steps an epoch), clips the gradient of each cell to ``max_grad_norm``
-    and adds Gaussian noise of ``noise_multiplier`` times that. A fit ends before it would take a client past
-    ``epsilon`` at ``delta``, possibly without a step. ``histories`` has the steps of each client, for accountants and
-    checkpoints; ``rows`` one line a fit. Draws and noise come from the operating system, never from a run's seed, which
-    is in the record: whoever could draw them again would know what they hide.
+    and adds Gaussian noise of ``noise_multiplier`` times that. A fit ends before a client would exceed
+    ``epsilon`` at ``delta``, possibly without a step. ``histories`` holds each client's steps, for accountants and
+    checkpoints; ``rows`` one row per fit. Sampling and noise are seeded by the operating system, never by the run's
+    seed, which is in the record: whoever can repeat the noise can remove it.
     """
 
-    trains_once = "privacy=dp_sgd hides cells in one training, regime=finetune does two: use another regime"
+    no_finetuning = "privacy=dp_sgd covers one training, regime=finetune does two: use another regime"
     packages = ("opacus",)
-    # What a killed fit had spent its budget on is thrown away unseen.
+    # A killed fit is discarded unseen, with the budget it spent.
     resumable = False
 
     def __init__(self, noise_multiplier: Positive, max_grad_norm: Positive, epsilon: Positive, delta: Delta) -> None:
@@ -53,20 +53,20 @@ class DPSGD(Hook):
         self.stopped: set[str] = set()
 
     def begin(self, job: "Job") -> None:
-        """Raises InputError for what would make an epsilon false, and names in the log what no epsilon covers."""
+        """Raises InputError for settings that would make epsilon false, and logs what epsilon does not cover."""
         if job.start is not None:
-            raise InputError("weights: no epsilon of this run covers what they have seen; start privacy=dp_sgd without")
+            raise InputError("weights: no epsilon of this run covers what they have seen; set weights=null")
         if (precision := job.reusable.precision) != "32-true":
             raise InputError(f"privacy=dp_sgd clips in float32: set trainer.precision=32-true, not {precision}")
         rows = max((part.train for part in job.split.clients.values()), key=len)
         self._check_delta(len(rows))
         if int(job.features.labels.min()) == UNLABELLED:
-            raise InputError("privacy=dp_sgd: a cell without a type changes what others weigh; leave such cells out")
-        check_gradients(job.model, *job.features.batch(rows[:TRIED]))
+            raise InputError("privacy=dp_sgd: an unlabelled cell changes the weight of others; leave such cells out")
+        check_gradients(job.model, *job.features.batch(rows[:TRIAL_CELLS]))
         LOG.info(
-            "privacy: one cell of a client, in its weights, within epsilon %g at delta %g; everything else that leaves "
+            "privacy: weights protect each cell of a client within epsilon %g at delta %g; everything else that leaves "
             "a client has no noise: choice and means of genes, numbers of cells, scores on validation and test cells; "
-            "and model.json names the cells that were trained on",
+            "and model.json names the training cells",
             self.epsilon,
             self.delta,
         )
@@ -76,8 +76,8 @@ class DPSGD(Hook):
             raise InputError(f"privacy.delta={self.delta:g} should be below 1 / {n_cells}, the cells of a client")
 
     def fit(self, trainer: pl.Trainer, model: CellClassifier, data: CellDataModule, fit: "Fit") -> float:
-        """``trainer.fit``, privately; returns the epochs trained, a fraction where the budget ended them. A warm-up,
-        whose weights nobody sees, spends nothing."""
+        """Train privately; returns the epochs trained, a fraction if the budget ended them. A warm-up, whose weights
+        are discarded, spends nothing."""
         part, cells, counts = data.part, len(data.part.train), fit.phase != WARM_UP
         self._check_delta(cells)
         steps = -(-cells // data.batch_size)
@@ -86,8 +86,8 @@ class DPSGD(Hook):
         left = self._affordable(history, 1 / steps, wanted) if counts else wanted
         if before + left == 0:
             raise InputError(
-                f"privacy.epsilon={self.epsilon:g}: one step of {part.name!r}, which draws a cell in {steps}, takes "
-                "more; raise privacy.noise_multiplier or privacy.epsilon"
+                f"privacy.epsilon={self.epsilon:g}: one step of {part.name!r} (sample rate 1/{steps}) takes more: "
+                "raise privacy.noise_multiplier or privacy.epsilon"
             )
         data.train_batches = batches = PoissonBatches(part.train, steps, left)
         private = Private(self.noise_multiplier, self.max_grad_norm, batches, history)
@@ -99,11 +99,11 @@ class DPSGD(Hook):
         finally:
             model.scored_stages = scored
         if counts:
-            self._enter(part.name, fit.round_number, left < wanted)
+            self._add_row(part.name, fit.round_number, left < wanted)
         return (_taken(history) - before) / steps
 
     def _affordable(self, history: History, rate: float, wanted: int) -> int:
-        """The most of the ``wanted`` steps that stay within the budget."""
+        """How many of the ``wanted`` steps the budget allows."""
 
         def after(steps: int) -> float:
             *earlier, last = [*history, (self.noise_multiplier, rate, 0)]
@@ -119,17 +119,17 @@ class DPSGD(Hook):
         """Epsilon of all steps of a client."""
         return epsilon_of(tuple(self.histories[client]), self.delta)
 
-    def _enter(self, client: str, round_number: int, stopped: bool) -> None:
+    def _add_row(self, client: str, round_number: int, stopped: bool) -> None:
         if stopped:
             self.stopped.add(client)
         noise, rate, _ = self.histories[client][-1]
-        about = {"round": round_number, "client": client, "steps": _taken(self.histories[client])}
-        about |= {"sample_rate": rate, "noise_multiplier": noise, "epsilon": self.spent(client), "delta": self.delta}
-        self.rows.append(about | {"stopped": stopped})
+        row = {"round": round_number, "client": client, "steps": _taken(self.histories[client])}
+        row |= {"sample_rate": rate, "noise_multiplier": noise, "epsilon": self.spent(client), "delta": self.delta}
+        self.rows.append(row | {"stopped": stopped})
 
     @property
-    def enough(self) -> bool:  # type: ignore[override]
-        """No client has steps left."""
+    def exhausted(self) -> bool:  # type: ignore[override]
+        """Whether no client has steps left."""
         return bool(self.histories) and self.stopped >= self.histories.keys()
 
     def after(self, step: Step) -> None:
@@ -142,21 +142,21 @@ class DPSGD(Hook):
         self.histories, self.rows, self.stopped = state["histories"], state["rows"], set(state["stopped"])
 
     def record(self) -> dict[str, Any]:
-        """The largest epsilon of a client, and the clients that the budget has stopped."""
+        """The largest epsilon of any client, and the clients whose budget is used up."""
         return {"epsilon": self._largest(), "delta": self.delta, "out_of_budget": sorted(self.stopped)}
 
     def _largest(self) -> float:
         return max(map(self.spent, self.histories), default=0.0)
 
     def note(self) -> str:
-        """What was spent, in a line."""
+        """The spent budget, in a line."""
         stopped = f"; without steps left: {listed(sorted(self.stopped))}" if self.stopped else ""
         return (
             f"privacy: epsilon {self._largest():.2f} of a budget of {self.epsilon:g} at delta {self.delta:g}{stopped}"
         )
 
     def write(self, folder: Path) -> None:
-        """``epsilon.csv``: a row a round and client, of all its steps so far."""
+        """Write ``epsilon.csv``: a row per round and client, with all its steps so far."""
         if self.rows:
             write_atomically(folder / "epsilon.csv", pd.DataFrame(self.rows).to_csv(index=False).encode())
 

@@ -1,4 +1,4 @@
-"""Private steps: cells drawn by chance, gradients clipped and noised, and what that costs."""
+"""Private steps: Poisson sampling, clipped and noised gradients, and the accounting of epsilon."""
 
 import math
 import warnings
@@ -13,13 +13,13 @@ from opacus.accountants import PRVAccountant
 from opacus.optimizers import DPOptimizer
 from torch.utils.data import Sampler
 
-# Steps taken so far: (noise multiplier, sample rate, number of steps), as Opacus' accountants keep them.
+# Steps taken so far: (noise multiplier, sample rate, number of steps), as in Opacus' accountants.
 History = list[tuple[float, float, int]]
 
 
 @cache
 def epsilon_of(history: tuple[tuple[float, float, int], ...], delta: float) -> float:
-    """The upper bound of Opacus' PRV accountant (Gopi et al. 2021, NeurIPS)."""
+    """Epsilon spent: the upper bound of Opacus' PRV accountant (Gopi et al. 2021, NeurIPS)."""
     if any(noise == 0 for noise, _, _ in history):
         return math.inf
     accountant = PRVAccountant()
@@ -30,8 +30,8 @@ def epsilon_of(history: tuple[tuple[float, float, int], ...], delta: float) -> f
 
 
 class PoissonBatches(Sampler[list[np.ndarray]]):
-    """An epoch's batches as one item: at each of ``steps`` steps, each cell is drawn with probability 1 / ``steps``.
-    After ``left`` steps there are none."""
+    """Poisson sampling, one item per epoch: each of ``steps`` batches draws each cell with probability 1 / ``steps``.
+    After ``left`` batches there are no more."""
 
     def __init__(self, rows: np.ndarray, steps: int, left: int) -> None:
         self.rows, self.steps, self.left = rows, steps, left
@@ -47,7 +47,7 @@ class PoissonBatches(Sampler[list[np.ndarray]]):
 
 
 class Private(pl.Callback):
-    """Clips, adds noise and enters each step into ``history``; ends the fit when ``batches`` has no steps left."""
+    """Clips gradients, adds noise, records each step in ``history``, and ends the fit when no ``batches`` are left."""
 
     def __init__(
         self, noise_multiplier: float, max_grad_norm: float, batches: PoissonBatches, history: History
@@ -71,7 +71,7 @@ class Private(pl.Callback):
         trainer.strategy.optimizers = [private]
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        # Dropout drawn by the run's seed would be another for all cells that come after one that is left out.
+        # Seeded dropout would reveal a left-out cell: the masks of all later cells would shift.
         torch.seed()
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -83,7 +83,7 @@ class Private(pl.Callback):
 
 
 class _NoiseFirst(DPOptimizer):
-    """What depends on no cell (callbacks add it when ``closure`` calls them) comes to gradients that are noised."""
+    """Adds noise before ``closure`` runs the callbacks, which add the gradients of terms that depend on no cell."""
 
     def step(self, closure: Callable[[], float] | None = None) -> float | None:
         self.pre_step()
