@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 MOST_CLIENTS = 60
 
 
+@matplotlib.rc_context({"text.parse_math": False})  # names are not formulas
 def draw(name: str, table: pd.DataFrame, path: Path) -> None:
     """Draw the cells of dataset ``name`` by client and cell type; shades are logarithmic."""
     n_cells, more = int(table.to_numpy().sum()), len(table) - MOST_CLIENTS
@@ -32,6 +33,6 @@ def draw(name: str, table: pd.DataFrame, path: Path) -> None:
     axes.set_xticks(np.arange(counts.shape[1]) + 0.5, table.columns, rotation=45, ha="right", fontsize=8)
     others = f" ({more} more clients are in cells.csv)" if more > 0 else ""
     axes.set_title(f"{name}: {n_cells:,} cells by client and cell type{others}", fontsize=9)
-    with warnings.catch_warnings(), matplotlib.rc_context({"text.parse_math": False}):  # names are not formulas
+    with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph")  # missing from the font
         figure.savefig(path, dpi=120)
