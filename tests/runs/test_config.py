@@ -1,5 +1,6 @@
 """The configuration: every choice works, and every wrong value is refused in one line before anything is trained."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -179,3 +180,34 @@ def test_published_recipes_are_the_papers(tmp_path: Path) -> None:
 def test_every_framework_has_a_published_recipe_and_reduced_sizes(model: str) -> None:
     for place in ("recipes/published", "sizes/reduce_complexity", "sizes/green"):
         assert (CONFIGS / place / f"{model}.yaml").exists()
+
+
+@pytest.mark.parametrize("opt", ["reduce_complexity", "green"])
+def test_an_opt_without_sizes_for_a_model_is_refused_and_not_trained_as_the_baseline(tmp_path: Path, opt: str) -> None:
+    (tmp_path / "mine/model").mkdir(parents=True)
+    shutil.copy(CONFIGS / "model/actinn.yaml", tmp_path / "mine/model/mine.yaml")
+    ended = start_program(tmp_path, "--config-dir", "mine", "model=mine", f"opt={opt}", "logger=none")
+    assert ended.returncode == 1
+    assert ended.stderr.startswith(f"error: opt={opt}: it has no sizes for model=mine")
+    assert len(ended.stderr.splitlines()) == 1
+    assert not list(tmp_path.rglob("*.json"))
+
+
+@pytest.mark.parametrize(
+    ("override", "advice"),
+    [
+        ("+data.batchsize=3", "did you mean batch_size?"),
+        ("+split.n_clients=7", "there are .*newcomers"),
+        ("+model.hiden=[7]", "did you mean hidden?"),
+        ("+trainer.max_epoch=3", "did you mean max_epochs?"),
+        ("+sed=3", "did you mean seed?"),
+    ],
+)
+def test_a_setting_that_nothing_takes_is_refused_with_the_nearest_one(
+    tmp_path: Path, override: str, advice: str
+) -> None:
+    cfg = compose_config(tmp_path, override)
+    with pytest.raises(
+        InputError, match=f"{override[1:].split('=')[0]}=.*no such setting.*{advice}".replace("?", r"\?")
+    ):
+        settings.check(OmegaConf.to_container(cfg, resolve=True))

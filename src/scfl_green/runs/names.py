@@ -9,6 +9,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from scfl_green.errors import InputError
 from scfl_green.security.confidential import short_hash, shown
 
 # Overrides that affect fine-tuning, not the run that it starts from.
@@ -61,3 +62,16 @@ def federated_run(*, _root_: DictConfig) -> str:
 def hydra_node(root: DictConfig | None = None) -> Any:
     """Hydra's own node: of ``root`` during composition, else of the running job, whose configuration lacks it."""
     return root.hydra if root is not None and "hydra" in root else HydraConfig.get()
+
+
+def check_sizes_of_opt(hydra: Any) -> None:
+    """InputError where an opt has sizes for other frameworks and none for this one, which would train unchanged."""
+    choices = hydra.runtime.choices
+    folders = [Path(source.path) / "sizes" for source in hydra.runtime.config_sources if source.schema == "file"]
+    reduces = any((folder / choices.opt).is_dir() for folder in folders)
+    sizes = f"{choices.opt}/{choices.model}.yaml"
+    if reduces and not any((folder / sizes).is_file() for folder in folders):
+        raise InputError(
+            f"opt={choices.opt}: it has no sizes for model={choices.model}, which would train as the baseline does; "
+            f"add sizes/{sizes} to your configurations, or set model.width with opt=baseline"
+        )

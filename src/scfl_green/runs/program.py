@@ -18,7 +18,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from scfl_green.errors import BusyError, InputError, Stopped
-from scfl_green.runs.names import hydra_node, register_resolvers
+from scfl_green.runs.names import check_sizes_of_opt, hydra_node, register_resolvers
 from scfl_green.security.confidential import refuse_secret_arguments, refuse_secrets
 
 PACKAGE = Path(__file__).parents[1]
@@ -57,6 +57,7 @@ def job(cfg: DictConfig) -> float | None:
     several, folder = hydra_node().mode == RunMode.MULTIRUN, Path(hydra_node().runtime.output_dir)
     try:
         _refuse_written_secrets(cfg, folder)
+        check_sizes_of_opt(hydra_node())
         return _run(cfg)
     except MISTAKES as error:
         if several:

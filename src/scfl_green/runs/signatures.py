@@ -12,6 +12,8 @@ from pydantic import ConfigDict, Field, PydanticUserError, TypeAdapter, Validati
 from scfl_green.bounds import Fraction, Positive, Weight
 from scfl_green.errors import InputError, listed
 
+# Arguments that the program passes, and no configuration.
+PASSED = ("self", "job", "sums", "n_types", "meter", "to")
 STRICT = ConfigDict(strict=True, arbitrary_types_allowed=True)
 # Bounds that the signatures of other libraries lack.
 LIBRARY_BOUNDS = {
@@ -106,7 +108,7 @@ def _own(function: Callable[..., Any]) -> Parameters:
             found |= unpacked
         else:
             open_ = True
-    return Parameters({name: annotation for name, annotation in found.items() if name != "self"}, open_)
+    return Parameters({name: annotation for name, annotation in found.items() if name not in PASSED}, open_)
 
 
 def _unpacked(annotation: Any) -> dict[str, Any]:
