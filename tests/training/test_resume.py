@@ -351,7 +351,7 @@ def test_the_record_of_a_run_that_was_killed_is_the_same(
     (before,) = without_times([{**whole, "bytes_prepare": again["bytes_prepare"]}])
     assert without_times([again]) == [before]
     folder, other = tmp_path / "killed/run", tmp_path / "whole/run"
-    assert (folder / "federation.pt").read_bytes() == (other / "weights.safetensors").read_bytes()
+    assert (folder / "weights.safetensors").read_bytes() == (other / "weights.safetensors").read_bytes()
     assert list(pd.read_csv(folder / "metrics.csv")[unit]) == [1, 2, 3]
     fits = pd.read_csv(folder / "energy.csv").query("phase == 'fit'")
     assert fits["energy_kwh"].sum() == pytest.approx(again["energy_kwh"])
