@@ -12,7 +12,6 @@ from typing import Any
 import pandas as pd
 import pytorch_lightning as pl
 import torch
-from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
@@ -31,6 +30,7 @@ from scfl_green.runs import settings
 from scfl_green.runs.assemble import load_dataset, make_job
 from scfl_green.runs.cells import draw_cells, print_cells, table_without_names
 from scfl_green.runs.folder import RunFolder, identify
+from scfl_green.runs.names import hydra_node
 from scfl_green.runs.record import make_record
 from scfl_green.runs.regimes import Outcome
 from scfl_green.runs.summary import print_summary
@@ -55,7 +55,7 @@ class Invocation:
 
     @classmethod
     def of_hydra(cls) -> "Invocation":
-        hydra = HydraConfig.get()
+        hydra = hydra_node()
         first = hydra.mode != RunMode.MULTIRUN or hydra.job.num == 0
         return cls(Path(hydra.runtime.output_dir), hydra.runtime.choices, first)
 
