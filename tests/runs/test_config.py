@@ -114,9 +114,7 @@ def test_wrong_values_are_named(tmp_path: Path, override: str) -> None:
     assert "\n" not in str(raised.value)
 
 
-@pytest.mark.parametrize(
-    "override", ["gradient_clip_val=1", "gradient_clip_val=0.5", "accumulate_grad_batches=2", "max_steps=1"]
-)
+@pytest.mark.parametrize("override", ["gradient_clip_val=1", "gradient_clip_val=0.5", "accumulate_grad_batches=2"])
 def test_what_a_packed_step_would_ignore_is_refused(tmp_path: Path, override: str) -> None:
     cfg = compose_config(tmp_path, f"+trainer.{override}")
     with pytest.raises(InputError, match=rf"trainer.{override.split('=')[0]} .*set trainer.packed=false"):
@@ -210,4 +208,20 @@ def test_a_setting_that_nothing_takes_is_refused_with_the_nearest_one(
     with pytest.raises(
         InputError, match=f"{override[1:].split('=')[0]}=.*no such setting.*{advice}".replace("?", r"\?")
     ):
+        settings.check(OmegaConf.to_container(cfg, resolve=True))
+
+
+@pytest.mark.parametrize("packed", ["true", "false"])
+@pytest.mark.parametrize(
+    "override",
+    [
+        "trainer.devices=2", "+trainer.limit_train_batches=1", "+trainer.fast_dev_run=true", "+trainer.max_steps=1",
+        "+trainer.overfit_batches=1", "+trainer.max_time={seconds:1}", "+trainer.num_nodes=2", "+trainer.logger=true",
+    ],
+)  # fmt: skip
+def test_what_would_train_less_or_elsewhere_than_is_recorded_is_refused(
+    tmp_path: Path, override: str, packed: str
+) -> None:
+    cfg = compose_config(tmp_path, override, f"trainer.packed={packed}")
+    with pytest.raises(InputError, match=override.split("=")[0].removeprefix("+")):
         settings.check(OmegaConf.to_container(cfg, resolve=True))

@@ -46,13 +46,21 @@ GENERAL: dict[str, dict[str, Any]] = {
         "precision": Literal["32-true", "mixed", "bf16-mixed", "16-mixed"],
         "packed": bool,
         "parallel_clients": Count,
+        # A run is one process on one device.
+        "devices": Literal[1, "1"] | Annotated[list[int], Field(min_length=1, max_length=1)],
     },
     "carbon": {"min_seconds": Weight},
 }
 # Groups without a ``_target_``, and the signature that describes their settings.
 SIGNATURES = {"data": Reading, "carbon": EnergyMeter, "finetuning": finetune}
+# Arguments of Lightning's Trainer that leave whole epochs to train, as a run counts its cells and FLOPs; the others
+# are the run's own, or would train less than is recorded.
+LIGHTNINGS = (
+    "accelerator", "accumulate_grad_batches", "benchmark", "detect_anomaly", "deterministic", "gradient_clip_algorithm",
+    "gradient_clip_val", "profiler",
+)  # fmt: skip
 # Lightning's options for each step, which a packed step ignores, and the values that switch them off.
-PER_STEP = {"gradient_clip_val": None, "accumulate_grad_batches": 1, "max_steps": -1, "min_steps": None}
+PER_STEP = {"gradient_clip_val": None, "accumulate_grad_batches": 1}
 
 
 def check(config: dict[str, Any]) -> None:
@@ -83,11 +91,13 @@ def _group_problems(group: str, config: dict[str, Any]) -> Iterator[Problem]:
     known = dict(GENERAL.get(group, {}))
     if group in SIGNATURES:
         known = parameters_of(SIGNATURES[group]).annotations | known
+    elif group == "trainer":
+        known |= dict.fromkeys(LIGHTNINGS, Any)
     for name, value in (config[group] if group else config).items():
         key = f"{group}.{name}" if group else name
         if name in known:
             yield from value_problems(key, known[name], value)
-        elif group in SIGNATURES:
+        elif group in SIGNATURES or (group == "trainer" and not name.startswith("_")):
             yield unknown(key, value, known)
 
 
