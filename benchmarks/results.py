@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from scfl_green.analysis import tables
+from scfl_green.analysis import published, tables
 from scfl_green.analysis.report import report
+from scfl_green.analysis.results import read_results
 
 DOCS = Path(__file__).parents[1] / "docs"
 FIGURES = ("regimes", "federated_opts", "central_opts", "front", "epochs", "finetune_emissions")
@@ -42,11 +43,11 @@ def markdown(table: pd.DataFrame) -> str:
 
 def of_sweep(folder: Path) -> str:
     report(folder)
-    results = tables.read_results(folder)
+    results = read_results(folder)
     trained = results[results["regime"] != "finetune"]
     parts = [f"## {folder.name}", "### Means and standard deviation", markdown(tables.summarise(results)[SHOWN])]
     if trained["opt"].nunique() > 1:
-        won = tables.winners_beside_published(trained).drop(columns="data")
+        won = published.winners_beside_published(trained).drop(columns="data")
         named = (~won["ours"].str.endswith("(tie)")).sum()
         known = won[won["published"] != "–"]
         inside = (known["published one is among ours"] == "yes").sum()
@@ -55,7 +56,7 @@ def of_sweep(folder: Path) -> str:
         parts += [markdown(tables.compare(trained, "opt", "baseline").drop(columns="data"))]
         parts += ["### Winners by EAPS of training alone, as the study counted"]
         parts += [f"One is named in {named} of {len(won)} cells.{among}", markdown(won)]
-    beside = tables.beside_published(trained)
+    beside = published.beside_published(trained)
     if not beside.empty:
         parts += ["### Beside the published values", markdown(beside[BESIDE])]
     (DOCS / "figures").mkdir(parents=True, exist_ok=True)

@@ -1,6 +1,7 @@
 """The program ``scfl-green``, which is also ``python -m scfl_green``: one verb for each thing that it does."""
 
 import sys
+import webbrowser
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from pathlib import Path
@@ -36,9 +37,10 @@ def _parser() -> ArgumentParser:
     verbs = parser.add_subparsers(metavar="VERB", required=True)
     # Only listed here; main hands the rest of its line to Hydra.
     verbs.add_parser("train", help="train, measure and score: one run, or with -m a sweep; takes Hydra's overrides")
-    report = verbs.add_parser("report", help="tables, figures and one page of a sweep's finished runs")
-    report.add_argument("folder", type=Path, help="of a sweep, such as logs/sweeps/NAME")
+    report = verbs.add_parser("report", help="tables, figures and one page of a run, or of a sweep's runs")
+    report.add_argument("folder", type=Path, metavar="RUN|SWEEP", help="such as logs/runs/NAME or logs/sweeps/NAME")
     report.add_argument("--country", help="had the runs been elsewhere: ISO 3166 alpha-3, such as FRA")
+    report.add_argument("--open", action="store_true", help="show the page in the browser")
     report.set_defaults(does=_report)
     leakage = verbs.add_parser("leakage", help="how well a run's weights tell the cells that they were trained on")
     leakage.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="folder of a finished run")
@@ -53,7 +55,10 @@ def _parser() -> ArgumentParser:
 def _report(options: Namespace) -> None:
     from scfl_green.analysis.report import report
 
-    print(report(options.folder, options.country))
+    path = report(options.folder, options.country)
+    print(path)
+    if options.open:
+        webbrowser.open(path.resolve().as_uri())
 
 
 def _leakage(options: Namespace) -> None:
