@@ -15,6 +15,8 @@ def draw_energy(of: Runs) -> Iterator[Drawing]:
     federated = of.plain[of.plain["regime"] == "federated"]
     for model, runs in federated.groupby("model"):
         one = repeats(runs)
+        if not all((of.folder / name / "energy.csv").exists() for name in one["folder"]):
+            continue
         used = energy.ledger(of.folder, one)
         cause, share = energy.largest(used)
         n = f"Sums of a run, mean over runs (n = {len(one)}). Most of it, {share:.0%}, went to {cause}."

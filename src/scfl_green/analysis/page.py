@@ -3,6 +3,7 @@
 import io
 import re
 import xml.etree.ElementTree as ET
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,14 +36,19 @@ def render(**contents: Any) -> bytes:
 
 def draw(drawing: Drawing, folder: Path, number: int) -> dict[str, Any]:
     """Write a figure as SVG, PDF and PNG; gives what the page shows of it, for wide and for narrow windows."""
-    wide = drawing.draw(False)
-    for ending in ("png", "pdf"):
-        metadata = {"CreationDate": None} if ending == "pdf" else None
-        wide.savefig(folder / f"{drawing.name}.{ending}", dpi=150, metadata=metadata)
+    wide, narrow = drawing.draw(False), drawing.draw(True)
+    write_figure(wide, folder / drawing.name, ("png", "pdf"))
     svg = _svg(wide)
     write_atomically(folder / f"{drawing.name}.svg", svg.encode())
-    shown = {"wide": _embedded(svg, f"w{number}"), "narrow": _embedded(_svg(drawing.draw(True)), f"n{number}")}
+    shown = {"wide": _embedded(svg, f"w{number}"), "narrow": _embedded(_svg(narrow), f"n{number}")}
     return {"name": drawing.name, "title": drawing.title, "caption": drawing.caption} | shown
+
+
+def write_figure(figure: Figure, path: Path, endings: Sequence[str]) -> None:
+    """A figure in files of these kinds: the same figure gives the same bytes."""
+    for ending in endings:
+        metadata = {"pdf": {"CreationDate": None}, "png": {"Software": None}}[ending]
+        figure.savefig(f"{path}.{ending}", metadata=metadata)
 
 
 def _svg(figure: Figure) -> str:

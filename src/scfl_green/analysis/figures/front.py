@@ -13,6 +13,10 @@ from scfl_green.analysis.figures import style
 from scfl_green.analysis.results import method, varied
 from scfl_green.analysis.score import pareto
 
+# Of a number from its point, in points: near ones first.
+OFFSETS = [(6, -11), (6, 6), (-10, 6), (-10, -11), (-2, 8), (-2, -15), (9, -3), (-15, -3)]
+OFFSETS += [(2 * x, 2 * y) for x, y in OFFSETS] + [(3 * x, 3 * y) for x, y in OFFSETS]
+
 
 def front(results: pd.DataFrame, title: str, narrow: bool = False) -> Figure:
     """Weighted F1 against emissions, a point a method (means): colour and marker say which, and a name when touched.
@@ -31,9 +35,10 @@ def front(results: pd.DataFrame, title: str, narrow: bool = False) -> Figure:
     style.log_numbers(axes, values)
     style.numbers(axes.yaxis)
     axes.margins(0.08, 0.12)
-    _number(axes, list(zip(values, points["weighted_f1"], strict=True)), best)
     n = results.groupby(method(results)).size()
-    return style.finish(figure, f"{title} ({style.counted(n)})", _keys(points))
+    style.finish(figure, f"{title} ({style.counted(n)})", _keys(points))
+    _number(axes, list(zip(values, points["weighted_f1"], strict=True)), best)  # where points lie is known by now
+    return figure
 
 
 def beaten_by_none(results: pd.DataFrame) -> list[str]:
@@ -90,7 +95,7 @@ def _number(axes: Axes, points: Sequence[tuple[float, float]], chosen: Sequence[
     taken = [Bbox.from_bounds(x - reach, y - reach, 2 * reach, 2 * reach) for x, y in pixels]
     for number, row in enumerate(chosen, start=1):
         found: list[Any] = []
-        for dx, dy in ((6, -11), (6, 6), (-10, 6), (-10, -11), (-2, 8), (-2, -15), (9, -3), (-15, -3), (12, 12)):
+        for dx, dy in OFFSETS:
             text = axes.annotate(str(number), points[row], (dx, dy), textcoords="offset points", fontsize=7.5)
             box = text.get_window_extent()
             found.append((sum(box.overlaps(other) for other in taken), len(found), text, box))

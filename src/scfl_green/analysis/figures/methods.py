@@ -80,7 +80,7 @@ def ratios(table: pd.DataFrame, over: str, title: str, narrow: bool = False) -> 
         look: dict[str, Any] = {
             "color": style.COLOURS[place % 6 if apart else 0],
             "fmt": style.MARKERS[place % 8],
-            "markersize": 4,
+            "markersize": 5,
             "lw": 1.2,
         }
         axes.errorbar(x, y, xerr=error, label=style.fitted([kind])[0], capsize=2, **look)

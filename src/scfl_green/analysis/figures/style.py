@@ -17,6 +17,7 @@ COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00")
 HATCHES = ("", "////", "\\\\\\\\", "xxxx", "----", "||||")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 WIDE, NARROW = 7.0, 3.6  # inches: two columns of a journal, a phone
+DPI = 150
 LETTER = 0.075  # inches that a letter takes at most
 LONGEST = 32  # letters of a name
 MEASURES = {
@@ -39,7 +40,9 @@ def panels(n: int, narrow: bool, height: float = 2.5) -> tuple[Figure, list[Axes
     matplotlib.rcParams.update(STYLE)
     columns = 1 if narrow else min(n, 2 if n in (2, 4) else 3)
     rows = -(-n // columns)
-    figure = Figure(figsize=(NARROW if narrow else WIDE, height * rows + 0.7), layout="constrained")
+    figure = Figure(figsize=(NARROW if narrow else WIDE, height * rows + 0.7), dpi=DPI)
+    # Room for letters that are wider in one kind of file than in another.
+    figure.set_layout_engine("constrained", w_pad=0.1, h_pad=0.06)
     axes = list(figure.subplots(rows, columns, squeeze=False).flat)
     for unused in axes[n:]:
         figure.delaxes(unused)
