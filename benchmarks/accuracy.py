@@ -3,6 +3,7 @@
 python train.py experiment=accuracy_pancreas && python -m benchmarks.accuracy logs/sweeps/accuracy_pancreas
 """
 
+import importlib.util
 import sys
 import warnings
 from pathlib import Path
@@ -10,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from hydra.utils import instantiate
-from sklearn.linear_model import LogisticRegression
 
 from benchmarks.setting import composed
 from scfl_green.data.partition import Part
@@ -25,6 +25,8 @@ PUBLISHED = {
 
 def logistic_regression(data: str, split: str, seed: int) -> float:
     """Its accuracy on the test cells, fitted to the pooled training cells' features; no energy is spent on tuning."""
+    from sklearn.linear_model import LogisticRegression
+
     cfg = composed(f"data={data}", f"split={split}", f"seed={seed}", "regime=central")
     dataset = load_dataset(cfg, instantiate(cfg.data.source, _convert_="all"), None, None)
     pooled = Part.pooled(list(dataset.split.clients.values()))
@@ -53,4 +55,6 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
+    if importlib.util.find_spec("sklearn") is None:
+        sys.exit("error: the reference is scikit-learn's: pip install -c constraints.txt -e '.[benchmarks]'")
     main(Path(sys.argv[1]))

@@ -1,73 +1,95 @@
-"""The results page: docs/results.md and its figures, from finished sweeps.
+"""The results pages: docs/results.md, its figures and the README's picture, from the records kept in docs/sweeps.
 
-python -m benchmarks.results logs/sweeps/grid_pancreas [MORE SWEEPS ...]
+python -m benchmarks.results [logs/sweeps/grid_pancreas ...]    # sweeps to take in first
 """
 
 import shutil
 import sys
+import tempfile
 from pathlib import Path
 
 import pandas as pd
 
-from scfl_green.analysis import tables
-from scfl_green.analysis.report import report
+from scfl_green.analysis import published, tables
+from scfl_green.analysis.drawings import drawings
+from scfl_green.analysis.headline import headlines
+from scfl_green.analysis.page import write_figure
+from scfl_green.analysis.results import method, read_results
 
 DOCS = Path(__file__).parents[1] / "docs"
-FIGURES = ("regimes", "federated_opts", "central_opts", "front", "epochs", "finetune_emissions")
+FIGURES = ("ratios", "regimes", "federated_opts", "central_opts", "front", "epochs", "finetune_emissions")
+SHOWN = ["accuracy_mean", "accuracy_std", "macro_f1_mean", "emissions_g_mean", "eaps_mean", "eaps_training_mean"]
+BESIDE = ["regime", "model", "opt", "accuracy", "accuracy_published", "emissions_g", "emissions_g_published"]
+HEAD = """# All result tables
 
-
-METHOD = ["regime", "model", "opt"]
-SHOWN = [*METHOD, "runs", "accuracy_mean", "accuracy_std", "emissions_g_mean", "eaps_mean", "eaps_training_mean"]
-BESIDE = [*METHOD, "accuracy", "accuracy_published", "emissions_g", "emissions_g_published"]
-HEAD = """# Results
-
-Made by `python -m benchmarks.results` from the sweeps that name its sections; the README says how they were run.
-EAPS is weighted F1 per kg CO2e of training and transfer; `eaps_training` counts no transfer.
-Intervals are of the ratio, paired by seed; a winner is named only where its interval against every other excludes 1."""
+Written by `python -m benchmarks.results` from the records of finished sweeps in `docs/sweeps`; each section is named
+after its sweep. [Results](findings.md) has the commands that ran them and a summary.
+EAPS is weighted F1 per kg CO2e of training and transfer; `eaps_training` leaves transfer out. Ratios are paired by
+seed, with Student's 95% intervals; p-values are adjusted for all ratios of a table (Holm). A winner is named only if it
+differs from every other method. Detectable: the ratio that so many seeds, spread like these, find in 80% of cases."""
 
 
 def markdown(table: pd.DataFrame) -> str:
+    """A table in Markdown, numbers to three digits."""
+
     def text(value: object) -> str:
-        return (
-            f"{value:.3g}"
-            if isinstance(value, float) and abs(value) < 1e3
-            else f"{value:,.0f}"
-            if isinstance(value, float)
-            else str(value)
-        )
+        if not isinstance(value, float) or pd.isna(value):
+            return "" if pd.isna(value) else str(value)
+        return f"{value:.3g}" if abs(value) < 1e3 else f"{value:,.0f}"
 
     lines = ["| " + " | ".join(map(str, table.columns)) + " |", "|" + "---|" * len(table.columns)]
     return "\n".join([*lines, *("| " + " | ".join(map(text, row)) + " |" for row in table.itertuples(index=False))])
 
 
-def of_sweep(folder: Path) -> str:
-    report(folder)
-    results = tables.read_results(folder)
+def keep(folder: Path) -> None:
+    """Copy what the pages need of a finished sweep into docs/sweeps."""
+    kept = DOCS / "sweeps" / folder.resolve().name
+    kept.mkdir(parents=True, exist_ok=True)
+    shutil.copy(folder / "results.csv", kept)
+    for run in pd.read_csv(folder / "results.csv")["folder"]:
+        if (folder / run / "finetune.csv").exists():
+            (kept / run).mkdir(exist_ok=True)
+            shutil.copy(folder / run / "finetune.csv", kept / run)
+
+
+def of_sweep(folder: Path, out: Path) -> str:
+    """The section of a sweep; its figures are written into ``out``."""
+    results = read_results(folder)
     trained = results[results["regime"] != "finetune"]
-    parts = [f"## {folder.name}", "### Means and standard deviation", markdown(tables.summarise(results)[SHOWN])]
+    shown = tables.summarise(results)[[*method(results), "runs", *SHOWN]].drop(columns="data")
+    parts = [f"## {folder.name}", *headlines(results), "### Means and standard deviation", markdown(shown)]
     if trained["opt"].nunique() > 1:
-        won = tables.winners_beside_published(trained).drop(columns="data")
-        named = (~won["ours"].str.endswith("(tie)")).sum()
-        known = won[won["published"] != "–"]
-        inside = (known["published one is among ours"] == "yes").sum()
-        among = f" The published winner is among ours in {inside} of {len(known)}." if len(known) else ""
         parts += ["### EAPS of the opts, against baseline"]
         parts += [markdown(tables.compare(trained, "opt", "baseline").drop(columns="data"))]
-        parts += ["### Winners by EAPS of training alone, as the study counted"]
-        parts += [f"One is named in {named} of {len(won)} cells.{among}", markdown(won)]
-    beside = tables.beside_published(trained)
+    beside = published.beside_published(trained)
     if not beside.empty:
+        won = published.winners_beside_published(trained).drop(columns="data")
+        inside = (won["published one is among ours"] == "yes").sum()
+        parts += ["### Winners by EAPS of training alone, as the published study counted", markdown(won)]
+        parts += [f"The published winner is among ours in {inside} of {len(won)}."]
         parts += ["### Beside the published values", markdown(beside[BESIDE])]
-    (DOCS / "figures").mkdir(parents=True, exist_ok=True)
-    for name in FIGURES:
-        for drawn in folder.glob(f"figures/*_{name}.png"):
-            shutil.copy(drawn, DOCS / "figures" / drawn.name)
-            parts.append(f"![{drawn.stem}](figures/{drawn.name})")
+    for drawing in drawings(folder, results):
+        if drawing.name.removeprefix(f"{folder.name}_") in FIGURES:
+            write_figure(drawing.draw(False), out / drawing.name, ("png",))
+            parts.append(f"![{drawing.title}](figures/{drawing.name}.png)\n\n*{drawing.caption}*")
     return "\n\n".join(parts)
 
 
+def build(docs: Path) -> None:
+    """Write results.md and figures/ into ``docs``, from the records in docs/sweeps."""
+    (docs / "figures").mkdir(parents=True, exist_ok=True)
+    sections = [of_sweep(path.parent, docs / "figures") for path in sorted(DOCS.glob("sweeps/*/results.csv"))]
+    earlier = (DOCS / "sweeps/earlier.md").read_text()
+    (docs / "results.md").write_text("\n\n".join([HEAD, *sections, earlier]))
+
+
 def main(folders: list[Path]) -> None:
-    (DOCS / "results.md").write_text("\n\n".join([HEAD, *map(of_sweep, folders)]) + "\n")
+    for folder in folders:
+        keep(folder)
+    with tempfile.TemporaryDirectory() as place:
+        build(Path(place))
+        shutil.rmtree(DOCS / "figures", ignore_errors=True)  # of sweeps that are kept no more
+        shutil.copytree(place, DOCS, dirs_exist_ok=True)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ copyright = "the scFL-Green authors, MIT licence"
 version = release = installed("scfl-green")
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.autosummary", "sphinx_copybutton"]
-exclude_patterns = ["_build"]
+exclude_patterns = ["_build", "sweeps"]
 nitpicky = False
 
 myst_enable_extensions = ["colon_fence", "deflist"]

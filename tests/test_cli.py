@@ -60,7 +60,7 @@ def test_a_wheel_works_without_the_clone(tmp_path: Path, monkeypatch: pytest.Mon
     (empty := tmp_path / "empty").mkdir()
     where = done(program.with_name("python"), "-c", "import scfl_green; print(scfl_green.__file__)", cwd=empty)
     assert where.stdout.startswith(str(site))
-    ended = done(program, "train", "-m", "seed=1,2", *QUICK, cwd=empty)
+    ended = done(program, "train", "-m", "seed=1,2", "name=default", *QUICK, cwd=empty)
     assert ended.returncode == 0, ended.stderr
     assert len([*empty.glob("logs/sweeps/default/*/weights.safetensors")]) == 2
     ended = done(program, "report", "logs/sweeps/default", "--country=FRA", cwd=empty)

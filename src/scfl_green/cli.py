@@ -1,6 +1,7 @@
 """The command line: ``scfl-green COMMAND``, or ``python -m scfl_green COMMAND``."""
 
 import sys
+import webbrowser
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from pathlib import Path
@@ -36,9 +37,10 @@ def _parser() -> ArgumentParser:
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     # Only listed here; main passes its arguments to Hydra.
     commands.add_parser("train", help="train, measure and score: one run, or with -m a sweep; takes Hydra's overrides")
-    report = commands.add_parser("report", help="tables, figures and an HTML page of a sweep's finished runs")
-    report.add_argument("folder", type=Path, help="of a sweep, such as logs/sweeps/NAME")
+    report = commands.add_parser("report", help="tables, figures and an HTML page of a run, or of a sweep's runs")
+    report.add_argument("folder", type=Path, metavar="RUN|SWEEP", help="such as logs/runs/NAME or logs/sweeps/NAME")
     report.add_argument("--country", help="reckon emissions for this country (ISO 3166 alpha-3, such as FRA)")
+    report.add_argument("--open", action="store_true", help="show the page in the browser")
     report.set_defaults(does=_report)
     leakage = commands.add_parser("leakage", help="how well a run's weights reveal its training cells")
     leakage.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="folder of a finished run")
@@ -53,7 +55,10 @@ def _parser() -> ArgumentParser:
 def _report(options: Namespace) -> None:
     from scfl_green.analysis.report import report
 
-    print(report(options.folder, options.country))
+    path = report(options.folder, options.country)
+    print(path)
+    if options.open:
+        webbrowser.open(path.resolve().as_uri())
 
 
 def _leakage(options: Namespace) -> None:

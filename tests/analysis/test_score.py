@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
+from scipy import stats
 
-from scfl_green.analysis.score import pareto, ratio, winners
+from scfl_green.analysis.score import detectable, holm, pareto, ratio, winners
 from scfl_green.energy.eaps import eaps
 
 RNG = np.random.default_rng(0)
@@ -29,6 +30,34 @@ def test_a_ratio_does_not_depend_on_units_or_the_order_of_repeats() -> None:
         assert (again.estimate, again.low, again.high) == pytest.approx((first.estimate, first.low, first.high))
     turned = ratio(other, one)
     assert (turned.low, turned.high) == pytest.approx((1 / first.high, 1 / first.low))
+
+
+@pytest.mark.parametrize("n", [3, 5, 20])
+def test_the_interval_is_students(n: int) -> None:
+    one, other = runs(n), runs(n, 1.1)
+    logs = np.log(one) - np.log(other)
+    low, high = stats.t.interval(0.95, n - 1, logs.mean(), logs.std(ddof=1) / np.sqrt(n))
+    found = ratio(one, other)
+    assert (found.low, found.high) == pytest.approx((np.exp(low), np.exp(high)), rel=1e-12)
+    assert found.p == pytest.approx(stats.ttest_rel(np.log(one), np.log(other)).pvalue)
+    same = ratio([2.0] * n, [1.0] * n)
+    assert (same.low, same.high, same.p) == (2, 2, 0)
+
+
+def test_holms_adjustment() -> None:
+    # the textbook's example, and what R's p.adjust gives
+    np.testing.assert_allclose(holm([0.01, 0.04, 0.03, 0.005]), [0.03, 0.06, 0.06, 0.02])
+    np.testing.assert_allclose(holm([0.5, 0.9]), [1.0, 1.0])
+    assert len(holm([])) == 0
+
+
+@pytest.mark.parametrize("n", [3, 5, 10])
+def test_a_detectable_difference_is_found_in_four_of_five_cases(n: int) -> None:
+    noise = RNG.normal(0, 1, n)
+    one = np.exp((noise - noise.mean()) / noise.std(ddof=1) * 0.05)
+    difference = np.log(detectable(one, np.ones(n)))
+    drawn = RNG.normal(difference, 0.05, (4000, n))
+    assert np.mean(stats.ttest_1samp(drawn, 0, axis=1).pvalue < 0.05) == pytest.approx(0.8, abs=0.03)
 
 
 def test_what_all_repeats_share_does_not_widen_the_interval() -> None:

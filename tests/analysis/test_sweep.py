@@ -5,8 +5,10 @@ import shutil
 from pathlib import Path
 
 import pandas as pd
+import pytest
 
 from conftest import start_program
+from scfl_green.runs.names import sweep_name
 from wandb_file import configs
 
 QUICK = ["federation.rounds=1", "federation.local_epochs=1", "data.n_genes=100", "trainer=cpu"]
@@ -57,4 +59,26 @@ def test_a_failing_job_does_not_stop_the_others(tmp_path: Path) -> None:
     assert "Traceback" not in ended.stderr
     (finished,) = tmp_path.rglob("result.json")
     assert json.loads(finished.read_text())["clients"] == 4
-    assert len(pd.read_csv(tmp_path / "logs/sweeps/default/results.csv")) == 1
+    (results,) = tmp_path.glob("logs/sweeps/pancreas-split.newcomers-*/results.csv")
+    assert len(pd.read_csv(results)) == 1
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        (["seed=1,2"], ["seed=1,2,3"], True),
+        (["seed=1,2"], ["model=actinn,scdlc"], False),
+        (["model.optimizer.lr=1e-3,1e-2"], ["data.n_genes=100,200"], False),
+        (["seed=1,2", "regime=central"], ["seed=1,2"], False),
+        (["opt=baseline,prune", "logger=none"], ["logger=wandb", "opt=baseline,small_batch"], True),
+        (["seed=1,2", "weights=/home/somebody/run"], ["seed=1,2"], False),
+    ],
+)
+def test_sweeps_without_a_name_are_named_by_what_they_vary(one: list[str], other: list[str], same: bool) -> None:
+    names = [sweep_name("default", "pancreas", overrides) for overrides in (one, other)]
+    assert (names[0] == names[1]) == same
+    for name in names:
+        assert name.startswith("pancreas-")
+        assert "somebody" not in name
+        assert "/" not in name
+    assert sweep_name("mine", "pancreas", one) == "mine"

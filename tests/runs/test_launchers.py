@@ -20,7 +20,7 @@ def test_a_sweep_by_another_launcher(tmp_path: Path, launcher: str) -> None:
     sweep = ["model=actinn,scdlc", f"seed={','.join(map(str, seeds))}", *QUICK]
     ended = start_program(tmp_path, "-m", f"hydra/launcher={launcher}", *more, *sweep)
     assert ended.returncode == 0, ended.stderr
-    folder = tmp_path / "logs/sweeps/default"
+    (folder,) = (tmp_path / "logs/sweeps").glob("pancreas-model-*")
     named = "data.n_genes-50-trainer.max_epochs-1-trainer-cpu"
     runs = {f"pancreas-{model}-baseline-central-s{seed}-{named}" for model in ("actinn", "scdlc") for seed in seeds}
     assert {path.parent.name for path in folder.glob("*/result.json")} == runs

@@ -277,6 +277,7 @@ REGIMES: dict[str, tuple[Callable[[Job], Outcome], Callable[[], dict[str, Any]]]
     "central, pruned": (partial(central, epochs=EPOCHS), lambda: HALF),
     "central, best weights": (partial(central, epochs=EPOCHS), lambda: {"callbacks": lambda: [BestWeights()]}),
     "fine-tuned": (partial(finetune, epochs=EPOCHS, patience=2), dict),
+    "fine-tuned, stopped early": (partial(finetune, epochs=12, patience=1), dict),
     "federated, pruned": (partial(federated, federation=Federation(FedAvg(**ONE), EPOCHS, 1)), lambda: HALF),
     "federated, within a budget": (
         partial(federated, federation=Federation(FedAvg(**ONE), EPOCHS, 1)),
@@ -291,7 +292,7 @@ def test_any_regime_goes_on_after_any_checkpoint(make: Make, tmp_path: Path, reg
 
     def job(folder: Path | None) -> Job:
         made = make(folder, **changes())
-        if regime == "fine-tuned":
+        if regime.startswith("fine-tuned"):
             (newcomer, *clients) = made.split.clients.values()
             made.split = replace(made.split, clients={c.name: c for c in clients}, newcomers={newcomer.name: newcomer})
             made.start = trained(made)

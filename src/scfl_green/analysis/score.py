@@ -2,54 +2,105 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-from scipy import stats
+from numpy.typing import ArrayLike
+from scipy import optimize, stats
 
 CONFIDENCE = 0.95
-RESAMPLES = 10_000
+POWER = 0.8  # with which a difference is to be found that so many repeats can detect
+FEWEST = 3  # repeats, below which nothing is known
 
 
 @dataclass(frozen=True)
 class Interval:
-    """An estimate and the interval that holds the true value with probability ``CONFIDENCE``."""
+    """An estimate, the interval that holds the true value with probability ``CONFIDENCE``, and the p-value of none."""
 
     estimate: float
     low: float
     high: float
+    p: float = float("nan")
 
     def excludes(self, value: float) -> bool:
         return value < self.low or value > self.high
 
 
-def ratio(method: Sequence[float], reference: Sequence[float]) -> Interval:
-    """Geometric mean ratio of two methods' scores (positive), paired by repeat, and its bootstrap-t interval.
+def difference(method: ArrayLike, reference: ArrayLike) -> Interval:
+    """Mean difference of two methods' scores, paired by repeat: Student's interval and p-value.
 
-    Efron & Tibshirani 1993 (An Introduction to the Bootstrap, sections 6.5 and 12.5): log ratios are resampled from the
-    normal distribution fitted to them. Resampling the values themselves cannot do with the few repeats of a sweep:
-    three have 27 resamples, none wider than what was seen, which names winners among equals every fourth time. With
-    less than three pairs nothing is known: the interval is (0, inf).
+    With less than three pairs, or one that is not finite, nothing is known: the interval is everything and p is 1.
+    """
+    pairs = np.asarray(method, dtype=float) - np.asarray(reference, dtype=float)
+    mean = float(pairs.mean()) if len(pairs) else float("nan")
+    if len(pairs) < FEWEST or not np.isfinite(pairs).all():
+        return Interval(mean, -float("inf"), float("inf"), 1.0)
+    if np.ptp(pairs) == 0:  # repeats that are all alike have no t
+        return Interval(mean, mean, mean, float(mean == 0))
+    tested = stats.ttest_1samp(pairs, 0)
+    low, high = tested.confidence_interval(CONFIDENCE)
+    return Interval(mean, float(low), float(high), float(tested.pvalue))
+
+
+def ratio(method: ArrayLike, reference: ArrayLike) -> Interval:
+    """Geometric mean ratio of two methods' scores (positive), paired by repeat: Student's interval of the log ratios.
+
+    With less than three pairs nothing is known: the interval is (0, inf).
+    """
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        logs = difference(np.log(np.asarray(method, dtype=float)), np.log(np.asarray(reference, dtype=float)))
+        estimate, low, high = (float(np.exp(value)) for value in (logs.estimate, logs.low, logs.high))
+    return Interval(estimate, low, high, logs.p)
+
+
+def holm(p: Sequence[float]) -> np.ndarray:
+    """P-values of a family of comparisons, adjusted so that the chance of any false finding is that of one.
+
+    Holm 1979 (Scandinavian Journal of Statistics 6:65).
+    """
+    values = np.asarray(p, dtype=float)
+    order = np.argsort(values)
+    adjusted = np.empty_like(values)
+    adjusted[order] = np.maximum.accumulate(values[order] * np.arange(len(values), 0, -1)).clip(max=1)
+    return adjusted
+
+
+def found(p: ArrayLike) -> Any:
+    """Whether adjusted p-values show a difference; those that are not known do not."""
+    return np.asarray(p, dtype=float) < 1 - CONFIDENCE
+
+
+def detectable(method: ArrayLike, reference: ArrayLike) -> float:
+    """The ratio of two methods that as many repeats, spread as these, would find in ``POWER`` of cases.
+
+    By the noncentral t distribution of the paired, two-sided test; infinite below three repeats.
     """
     with np.errstate(divide="ignore", invalid="ignore"):
         logs = np.log(np.asarray(method, dtype=float)) - np.log(np.asarray(reference, dtype=float))
-    if len(logs) < 3 or not np.isfinite(logs).all():
-        return Interval(float(np.exp(logs.mean())), 0.0, float("inf"))
-    mean, spread = logs.mean(), logs.std(ddof=1)
-    drawn = np.random.default_rng(0).normal(size=(RESAMPLES, len(logs)))
-    deviations = drawn.mean(axis=1) / drawn.std(axis=1, ddof=1)
-    reach = np.quantile(np.abs(deviations), CONFIDENCE) * spread
-    return Interval(*(float(np.exp(value)) for value in (mean, mean - reach, mean + reach)))
+    n = len(logs)
+    if n < FEWEST or not np.isfinite(logs).all():
+        return float("inf")
+    edge = stats.t.ppf((1 + CONFIDENCE) / 2, n - 1)
+
+    shift = optimize.brentq(lambda at: stats.nct.sf(edge, n - 1, at) - POWER, 0, 3 * edge)
+    return float(np.exp(shift * logs.std(ddof=1) / np.sqrt(n)))
 
 
-def winners(scores: Mapping[str, Sequence[float]]) -> list[str]:
-    """The method whose scores are highest, if its interval against every other excludes 1; else all that tie with it.
+def ties(scores: Mapping[Any, Sequence[float]]) -> tuple[Any, dict[Any, float]]:
+    """The method whose scores are highest, and the p-value of each other being as high.
 
     ``scores`` are positive and paired: the same repeats in the same order for every method.
     """
     with np.errstate(divide="ignore"):
         best = max(scores, key=lambda name: np.nan_to_num(np.log(scores[name]).mean(), nan=-np.inf))
-    tied = [name for name in scores if name != best and not ratio(scores[best], scores[name]).excludes(1.0)]
-    return [best, *tied]
+    return best, {name: ratio(scores[best], scores[name]).p for name in scores if name != best}
+
+
+def winners(scores: Mapping[str, Sequence[float]]) -> list[str]:
+    """The method whose scores are highest, if it differs from every other (Holm); else all that tie with it."""
+    best, p = ties(scores)
+    differs = found(holm(list(p.values())))
+    return [best, *(name for name, one in zip(p, differs, strict=True) if not one)]
 
 
 def pareto(points: Mapping[str, tuple[float, float]]) -> list[str]:

@@ -48,6 +48,10 @@ class Federation:
         for setting, n in {"min_clients": self.min_clients or 0, **minima}.items():
             if n > n_clients:  # Flower would wait for them forever
                 raise InputError(f"federation.{setting}={n}: there are {n_clients} clients")
+        # As Flower's strategies sample them.
+        fraction, least = getattr(self.strategy, "fraction_train", 1.0), getattr(self.strategy, "min_train_nodes", 1)
+        if (self.min_clients or 0) > (sampled := max(int(n_clients * fraction), least)):
+            raise InputError(f"federation.min_clients={self.min_clients}: a round samples {sampled} clients")
 
 
 @dataclass(frozen=True)

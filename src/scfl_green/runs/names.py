@@ -1,17 +1,23 @@
 """Names of runs, made from their settings, not from the time. Must not import torch, which ``--help`` does without."""
 
 import re
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from scfl_green.errors import InputError
 from scfl_green.security.confidential import short_hash, shown
 
+# The name of a sweep that nobody has named.
+UNNAMED = "default"
+# Overrides that do not change what a sweep computes, or are in its name already.
+INCIDENTAL = ("data", "data.like", "data.name", "seed", "seeds", "name", "logger", "launcher", "trusted")
 # Overrides that affect fine-tuning, not the run that it starts from.
 FINE_TUNING = ("finetuning.", "weights-", "callbacks-", "budget.", "trainer.max_epochs-", "model.optimizer.lr-")
 
@@ -22,6 +28,8 @@ def register_resolvers() -> None:
     register("run_name", run_name)
     register("public_name", partial(run_name, people=False))
     register("federated_run", federated_run)
+    # Kept, since a job of a sweep knows its own overrides alone.
+    register("sweep_name", sweep_name, use_cache=True)
     register("seeds", lambda n: ",".join(map(str, range(1, n + 1))))
     register("product", lambda a, b: a * b)
 
@@ -44,7 +52,23 @@ def run_name(regime: str = "", *, skipped: tuple[str, ...] = (), people: bool = 
         parts.append("newcomers-" + (named if people or isinstance(newcomers, int) else short_hash(named)))
     kept = [override for override in overrides if override and not override.startswith(skipped)]
     parts += [f"s{_root_.seed}", *(shown(override, "-", people=people) for override in kept)]
-    whole = "-".join(parts)
+    return _folder_name("-".join(parts))
+
+
+def sweep_name(name: str, data: str, overrides: Sequence[str]) -> str:
+    """The folder of a sweep: its name if it has one, else its dataset, the keys that it varies, and what it fixes."""
+    parsed = OverridesParser.create().parse_overrides(list(overrides))
+    varied = {o.key_or_group for o in parsed if o.is_sweep_override()}
+    varied = varied - {"seed"} or varied  # more seeds make no other sweep
+    if name != UNNAMED or not varied:
+        return name
+    plain = [o for o in parsed if not o.is_sweep_override() and not o.key_or_group.startswith("paths.")]
+    fixed = sorted(shown(str(o.input_line)).replace("=", "-", 1) for o in plain if o.key_or_group not in INCIDENTAL)
+    return _folder_name("-".join([*([] if "data" in varied else [data]), "+".join(sorted(varied)), *fixed]))
+
+
+def _folder_name(whole: str) -> str:
+    """A text as the name of a folder: with a hash of the whole where it had to be shortened or rid of characters."""
     name = re.sub(r"[^A-Za-z0-9._,+-]+", "_", whole)[:120]
     return name if name == whole else f"{name}-{short_hash(whole)}"
 

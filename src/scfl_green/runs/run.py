@@ -87,7 +87,8 @@ def run(cfg: DictConfig, invocation: Invocation | None = None) -> dict[str, Any]
         if invocation.prints_cells:
             print_cells(dataset)
         with folder.locked():
-            return _run(inputs, dataset, meter, folder)
+            # Another process may have finished it by now.
+            return folder.finished() or _run(inputs, dataset, meter, folder)
 
 
 def _checked(cfg: DictConfig) -> Inputs:

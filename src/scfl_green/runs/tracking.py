@@ -148,8 +148,9 @@ class Tracker(Hook):
             self._write(*row)
 
     def _write(self, unit: str, step: int, metrics: dict[str, float]) -> None:
-        row = pd.DataFrame([{unit: step, **metrics}])
-        row.to_csv(self.path, mode="a", header=not self.path.exists(), index=False)
+        # All rows anew, since a later one may have further columns.
+        rows = [{unit: number, **values} for unit, number, values in self.history[: step or None]]
+        pd.DataFrame(rows).to_csv(self.path, index=False)
         for logger in self.loggers:
             logger.log_metrics(metrics, step=step)
 

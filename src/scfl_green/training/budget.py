@@ -1,13 +1,18 @@
 """The carbon budget: ends training when a limit is reached, with the best weights so far."""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from scfl_green.bounds import Count, Positive
 from scfl_green.errors import InputError
 from scfl_green.models.prune import Weights
 from scfl_green.training.hooks import Hook, State, Step
 
+if TYPE_CHECKING:
+    from scfl_green.training.job import Job
+
 SCORE = "validation/weighted_f1"
+NO_SCORES = "callbacks=carbon_budget needs scores on validation cells: set split.validation above 0"
 
 
 class CarbonBudget(Hook):
@@ -37,9 +42,13 @@ class CarbonBudget(Hook):
         (grams, f1), (before_grams, before_f1) = history[-1], history[-1 - self.window]
         return f1 - before_f1 < self.min_f1_per_gram * (grams - before_grams)
 
+    def begin(self, job: "Job") -> None:
+        if not any(len(part.validation) for part in [*job.split.clients.values(), *job.split.newcomers.values()]):
+            raise InputError(NO_SCORES)
+
     def after(self, step: Step) -> Weights | None:
         if SCORE not in step.metrics:
-            raise InputError("callbacks=carbon_budget needs scores on validation cells: set split.validation above 0")
+            raise InputError(NO_SCORES)
         score = step.metrics[SCORE]
         self.history.append((step.emissions_kg * 1e3, score))
         if self.best is None or score > self.best[0]:

@@ -97,7 +97,8 @@ class Job:
         fit = Fit(**options)
         site = fit.round_number, part.name
         seed = [self.seed, zlib.crc32(part.name.encode()), fit.round_number]
-        callbacks = [*self.callbacks(), *fit.callbacks]
+        # A warm-up has no validation, which a user's callbacks may wait for.
+        callbacks = [*(self.callbacks() if fit.phase != WARM_UP else []), *fit.callbacks]
         measure = MeasureEmissions(self.meter, *site, fit.phase)
         trainer = self.reusable(measure, ShortFit(seed), *callbacks, epochs=fit.epochs)
         trainer.limit_val_batches = 1.0 if fit.validate and len(part.validation) else 0

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import torch
 from pytorch_lightning import LightningModule, Trainer
@@ -18,6 +19,9 @@ from scfl_green.models.prune import Weights
 from scfl_green.training.callbacks import BestWeights
 from scfl_green.training.hooks import Hooks, State
 from scfl_green.training.job import Job
+
+# Before the end of the epoch, so that its checkpoint has counted this epoch already.
+AFTER_VALIDATION: dict[str, Any] = {"check_on_train_epoch_end": False}
 
 
 @dataclass
@@ -41,7 +45,7 @@ class Arm:
             return [*self.callbacks]
         if not len(self.part.validation):
             raise InputError("finetuning.patience needs validation cells: set split.validation above 0")
-        stop = EarlyStopping("validation/weighted_f1", mode="max", patience=self.patience)
+        stop = EarlyStopping("validation/weighted_f1", mode="max", patience=self.patience, **AFTER_VALIDATION)
         return [*self.callbacks, stop, BestWeights()]
 
 

@@ -1,0 +1,55 @@
+"""A sweep's results.csv, read back: a row a run, with the columns by which methods are told apart."""
+
+from pathlib import Path
+
+import pandas as pd
+
+METHOD = ["data", "regime", "model", "opt"]
+SCORES = ["accuracy", "weighted_f1", "macro_f1"]
+MEASURES = [*SCORES, "emissions_g", "eaps", "eaps_training", "eaps_cpu", "energy_wh", "seconds_fit"]
+
+
+def read_results(folder: Path, intensity: float | None = None) -> pd.DataFrame:
+    """The runs of a sweep, a row each, with energy and emissions of training and transfer together (Wh, g CO2e).
+
+    ``intensity`` (kg CO2e per kWh) tells what they would have emitted elsewhere.
+    """
+    # Hashes may be all digits.
+    results = pd.read_csv(folder / "results.csv", dtype={"method": str})
+    results = _told_apart(results)
+    results = results.sort_values([*method(results), "seed"], ignore_index=True)
+    results["energy_wh"] = (results["energy_kwh"] + results["transfer_kwh"]) * 1e3
+    results["transfer_wh"] = results["transfer_kwh"] * 1e3
+    of_country = results["carbon_intensity_kg_per_kwh"] if intensity is None else intensity
+    results["emissions_g"] = results["energy_wh"] * of_country
+    for name in results.filter(like="emissions_kg").columns:
+        results[name] *= of_country / results["carbon_intensity_kg_per_kwh"]
+    results["eaps"] = results["weighted_f1"] / (results["emissions_g"] / 1e3)
+    results["eaps_training"] = results["weighted_f1"] / (results["energy_kwh"] * of_country)
+    results["eaps_cpu"] = results["weighted_f1"] / (results["energy_cpu_kwh"] * of_country)
+    return results
+
+
+def _told_apart(results: pd.DataFrame) -> pd.DataFrame:
+    """With every setting as it is varied, and ``variant``, a hash, where runs still differ in more than their seed."""
+    place = list(results.columns).index("seed")
+    if results["split"].nunique() > 1:
+        results.insert(place, "splits", results["split"])
+    keys = varied(results)
+    # Where a run does not have a setting at all, its other choices say so.
+    results[keys] = results[keys].where(results[keys].notna(), "none")
+    variants = results.reindex(columns=["method"])["method"].fillna("")
+    if (variants.groupby([results[key] for key in method(results)]).transform("nunique") > 1).any():
+        results.insert(list(results.columns).index("seed"), "variant", variants.str[:4])
+    return results
+
+
+def varied(results: pd.DataFrame) -> list[str]:
+    """The settings beyond those of every sweep that were varied in this one: the columns from split to seed."""
+    columns = list(results.columns)
+    return columns[columns.index("split") + 1 : columns.index("seed")] if "split" in columns else []
+
+
+def method(results: pd.DataFrame) -> list[str]:
+    """The columns by which runs are repeats of each other, which differ in the seed alone."""
+    return [*METHOD, *varied(results)]

@@ -1,0 +1,90 @@
+"""The tables of a report, each with its name, title, note and rows; what has nothing to say is absent."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from scfl_green.analysis import published, tables
+from scfl_green.analysis.results import SCORES, method, varied
+
+Section = tuple[str, str, str, pd.DataFrame]
+HEADS = {
+    "accuracy": "accuracy",
+    "weighted_f1": "weighted F1",
+    "macro_f1": "macro F1",
+    "emissions_g": "emissions (mg CO2e)",
+    "energy_wh": "energy (mWh)",
+    "eaps": "EAPS (F1 per kg CO2e)",
+    "eaps_training": "EAPS without transfer (F1 per kg CO2e)",
+    "seconds_fit": "training (s)",
+}
+IN_MILLI = ("emissions_g", "energy_wh")
+NOTE = (
+    "EAPS is weighted F1 per kg CO2e. Ratios are geometric means over runs with the same seed, with Student's 95% "
+    "interval; p-values are adjusted for all ratios of the table (Holm). A winner is named only where it differs from "
+    "every other, else all that tie are. Detectable: the ratio that so many seeds, spread like these, find in 80% of "
+    "cases."
+)
+
+
+def sections(folder: Path, results: pd.DataFrame) -> list[Section]:
+    """All tables of a sweep or a run that say something."""
+    trained = results[results["regime"] != "finetune"]
+    found = [
+        ("methods", "All methods", "Mean over runs; ±: standard deviation where there are several.", _means(results))
+    ]
+    for over in ("opt", *varied(trained), "model"):
+        if trained[over].nunique() > 1:
+            against = ", against baseline" if over == "opt" else ""
+            rows = tables.compare(trained, over, "baseline" if over == "opt" else None)
+            found.append((f"compare_{over}".replace(".", "_"), f"EAPS by {over}{against}", NOTE, rows))
+    found += _published(trained)
+    if "scratch_accuracy" in results:
+        note = "At a newcomer, means over runs; to target: when the F1 that both reach was first reached."
+        found.append(("finetuning", "Fine-tuning and training from scratch", note, _finetuning(results)))
+    note = "AUC .5: nothing leaks to this attack."
+    found.append(("leakage", "Training cells told by their loss", note, tables.leakage(folder, results)))
+    return [(name, title, note, _without_constants(rows)) for name, title, note, rows in found if not rows.empty]
+
+
+def _means(results: pd.DataFrame) -> pd.DataFrame:
+    """Scores, emissions and energy of every method, with standard deviations of what is compared."""
+    summary = tables.summarise(results)
+    rows = summary[[*method(results), "runs"]].copy()
+    for measure, head in HEADS.items():
+        factor = 1e3 if measure in IN_MILLI else 1
+        rows[head] = summary[f"{measure}_mean"] * factor
+        if measure in (*SCORES, "emissions_g") and (summary["runs"] > 1).any():
+            rows[f"± {head}"] = summary[f"{measure}_std"] * factor
+    return rows
+
+
+def _published(trained: pd.DataFrame) -> list[Section]:
+    """The study's values beside ours, where the datasets are the study's."""
+    known = trained[trained["data"].isin(published.PUBLISHED_AS)]
+    if known.empty or varied(known):
+        return []
+    found = [("published", "The published values beside ours", "", published.beside_published(known))]
+    if known["opt"].nunique() > 1 and known["model"].nunique() > 1:
+        title = "Winners by EAPS of training alone, beside the study's"
+        note = "The study counted no transfer."
+        found.append(("published_winners", title, note, published.winners_beside_published(known)))
+    return found
+
+
+def _finetuning(results: pd.DataFrame) -> pd.DataFrame:
+    tuned = results[results["regime"] == "finetune"]
+    columns = ["accuracy", "scratch_accuracy", "emissions_kg", *results.filter(like="_to_target").columns]
+    columns += ["pretraining_emissions_kg", "newcomers_to_pay_back"]
+    means = tuned.groupby("model")[columns].mean().reset_index()
+    for column in means.columns:
+        if "_kg" in column or "_kwh" in column:
+            means[column] *= 1e6
+    heads = {c: c.replace("_kg", " (mg CO2e)").replace("_kwh", " (mWh)").replace("_", " ") for c in means.columns}
+    return means.rename(columns=heads)
+
+
+def _without_constants(rows: pd.DataFrame) -> pd.DataFrame:
+    """Without the columns of what was run that are the same in every row, where that leaves some."""
+    same = [c for c in ("data", "regime", "opt", "model") if c in rows and rows[c].nunique() == 1 and len(rows) > 1]
+    return rows.drop(columns=same) if len(same) < len(rows.columns) else rows
