@@ -60,8 +60,8 @@ def test_a_wheel_works_without_the_clone(tmp_path: Path, monkeypatch: pytest.Mon
     (empty := tmp_path / "empty").mkdir()
     where = done(program.with_name("python"), "-c", "import scfl_green; print(scfl_green.__file__)", cwd=empty)
     assert where.stdout.startswith(str(site))
-    ended = done(program, "train", "-m", "seed=1,2", "name=default", *QUICK, cwd=empty)
+    ended = done(program, "train", "-m", "seed=1,2", "name=study", *QUICK, cwd=empty)
     assert ended.returncode == 0, ended.stderr
-    assert len([*empty.glob("logs/sweeps/default/*/weights.safetensors")]) == 2
-    ended = done(program, "report", "logs/sweeps/default", "--country=FRA", cwd=empty)
-    assert (ended.returncode, ended.stdout) == (0, "logs/sweeps/default/report.html\n"), ended.stderr
+    assert len([*empty.glob("logs/sweeps/study/*/weights.safetensors")]) == 2
+    ended = done(program, "report", "logs/sweeps/study", "--country=FRA", cwd=empty)
+    assert (ended.returncode, ended.stdout) == (0, "logs/sweeps/study/report.html\n"), ended.stderr

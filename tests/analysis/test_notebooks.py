@@ -15,10 +15,10 @@ def sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("notebooks")
     quick = ["data.n_genes=100", "trainer=cpu", "logger=none", "trainer.max_epochs=2"]
     ended = start_program(
-        folder, "-m", "regime=central", "seed=1,2,3", "opt=baseline,small_batch", "name=default", *quick
+        folder, "-m", "regime=central", "seed=1,2,3", "opt=baseline,small_batch", "name=study", *quick
     )
     assert ended.returncode == 0, ended.stderr
-    return folder / "logs/sweeps/default"
+    return folder / "logs/sweeps/study"
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)

@@ -29,13 +29,14 @@ def draw_energy(of: Runs) -> Iterator[Drawing]:
 
 def draw_curves(of: Runs) -> Iterator[Drawing]:
     for regime, runs in of.trained.groupby("regime"):
-        lines = [column for column in ("opt", *varied(runs)) if runs[column].nunique() > 1]
-        name = runs[lines].astype(str).agg(" · ".join, axis=1) if lines else runs["model"]
+        apart = [column for column in ("opt", *varied(runs)) if runs[column].nunique() > 1]
+        name = runs[apart].astype(str).agg(" · ".join, axis=1) if apart else runs["model"]
         rows = learning.read_curves(of.folder, runs.assign(panel=runs["model"], line=name))
         if rows.empty or rows["line"].nunique() > MOST or rows["step"].nunique() < 2:
             continue
         labels = ("round" if regime == "federated" else "epoch", "validation F1 (weighted, 0 to 1)")
-        caption = "Lines: means over runs; bands: their range. Validation cells, not test cells. " + count(runs)
+        lines = "means over runs; bands: their range" if runs["seed"].nunique() > 1 else "one run each"
+        caption = f"Lines: {lines}. Validation cells, not test cells. {count(runs)}"
         draw = partial(learning.curves, rows, labels=labels)
         yield of.drawing(f"{regime}_curves", f"{of.data}: learning curves, {regime}", caption, draw)
 

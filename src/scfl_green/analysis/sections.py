@@ -30,9 +30,8 @@ NOTE = (
 def sections(folder: Path, results: pd.DataFrame) -> list[Section]:
     """All tables of a sweep or a run that say something."""
     trained = results[results["regime"] != "finetune"]
-    found = [
-        ("methods", "All methods", "Mean over runs; ±: standard deviation where there are several.", _means(results))
-    ]
+    several = "Mean over runs; ±: standard deviation." if results["seed"].nunique() > 1 else ""
+    found = [("methods", "All methods", several, _means(results))]
     for over in ("opt", *varied(trained), "model"):
         if trained[over].nunique() > 1:
             against = ", against baseline" if over == "opt" else ""
