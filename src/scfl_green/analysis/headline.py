@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.stats import gmean
+from scipy import stats
 
 from scfl_green.analysis.drawing import main_axis
 from scfl_green.analysis.figures.style import scaled, written
@@ -59,7 +59,7 @@ def _finetuned(runs: pd.DataFrame) -> str | None:
         return None
     means = tuned.groupby("seed")[["accuracy", "scratch_accuracy"]].mean() * 100
     change = difference(means["accuracy"], means["scratch_accuracy"])
-    emitted = tuned.groupby("seed")[["emissions_kg", "scratch_emissions_kg"]].agg(gmean)
+    emitted = tuned.groupby("seed")[["emissions_kg", "scratch_emissions_kg"]].agg(stats.gmean)
     used = ratio(emitted["emissions_kg"], emitted["scratch_emissions_kg"])
     return (
         f"Fine-tuning at a newcomer, against training from scratch there: {_accuracy(change)}, "
