@@ -1,1 +1,1 @@
-"""What many runs say together: collected, compared, drawn, reported."""
+"""Analyses of many runs: collect, compare, draw, report."""

@@ -1,4 +1,4 @@
-"""The figures that set methods beside each other, of whatever varied in a sweep."""
+"""Figures that compare the methods of a sweep, whatever it varies."""
 
 from collections.abc import Iterator
 from functools import partial

@@ -1,4 +1,4 @@
-"""The figures of what happened within runs: energy, learning, cell types, fine-tuning."""
+"""Figures of what happens within runs: energy, learning, cell types, fine-tuning."""
 
 from collections.abc import Iterator
 from functools import partial

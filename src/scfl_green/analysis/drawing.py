@@ -1,4 +1,4 @@
-"""A figure that is to be drawn, and the runs that it is drawn from."""
+"""A figure with its caption, and the runs it shows."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

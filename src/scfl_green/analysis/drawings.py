@@ -1,4 +1,4 @@
-"""Which figures a sweep has: the one that its headline is about first."""
+"""The figures of a sweep; the one of its headline comes first."""
 
 from pathlib import Path
 

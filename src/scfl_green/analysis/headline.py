@@ -1,4 +1,4 @@
-"""What a sweep found, in one sentence with its interval; nothing is claimed that its runs do not show."""
+"""The headline of a sweep: its main finding in one sentence, with an interval."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""What a model tells of the cells that it was trained on: scfl-green leakage RUN ..."""
+"""Membership inference: how well a model reveals its training cells (scfl-green leakage RUN ...)."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,18 +23,18 @@ OF_OTHERS = "test cells are of other donors or clients, which differ from traini
 
 
 def leakage(run: Reopened) -> pd.DataFrame:
-    """How well the cells that the final weights were trained on are told from held-out cells of the same client by
-    their loss alone: a row a client, the last of all together. An AUC of .5 means that nothing leaks.
+    """Tell training cells from held-out cells of the same client by their loss alone: a row a client, the last of all
+    together. An AUC of .5 means that nothing leaks.
 
-    The loss-threshold attack of Yeom et al. 2018 (CSF, "Privacy Risk in Machine Learning", section 3), which asks less
+    The loss-threshold attack of Yeom et al. 2018 (CSF, "Privacy Risk in Machine Learning", section 3), which needs less
     than the shadow models of Shokri et al. 2017 (S&P): a lower bound of what leaks. As Carlini et al. 2022 (S&P)
-    advise, with the share of members that are found while 1 % of non-members are taken for some.
+    advise, with the share of training cells found while 1 % of held-out cells are mistaken for some.
     """
-    of = run.model, run.dataset.features
-    told = {name: (losses(*of, members), losses(*of, others)) for name, (members, others) in compared(run).items()}
-    together = tuple(map(np.concatenate, zip(*told.values(), strict=True)))
+    model, features = run.model, run.dataset.features
+    by_client = {name: tuple(losses(model, features, rows) for rows in both) for name, both in compared(run).items()}
+    together = tuple(map(np.concatenate, zip(*by_client.values(), strict=True)))
     rows = []
-    for name, (members, others) in [*told.items(), (TOGETHER, together)]:
+    for name, (members, others) in [*by_client.items(), (TOGETHER, together)]:
         area = auc(members, others)
         sizes = {"client": name, "members": len(members), "non_members": len(others)}
         interval = {"auc": area.estimate, "auc_low": area.low, "auc_high": area.high}
@@ -43,11 +43,10 @@ def leakage(run: Reopened) -> pd.DataFrame:
 
 
 def compared(run: Reopened) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Row numbers of the labelled training cells and of labelled held-out ones, by client that the weights have been
-    trained at and that has both.
+    """Row numbers of labelled training cells and of labelled held-out cells, by client of the training that has both.
 
-    Held out are test cells where they are a share of every client's, and else validation cells that nothing was chosen
-    by. InputError where there are none.
+    Held-out cells are test cells where these are a share of every client's cells, and else validation cells that
+    nothing was chosen by. InputError where there are none.
     """
     split, cfg, labels = run.dataset.split, run.cfg, run.dataset.features.labels
     of_others = cfg.split.test != "cells"
@@ -68,14 +67,14 @@ def compared(run: Reopened) -> dict[str, tuple[np.ndarray, np.ndarray]]:
 
 @torch.inference_mode()
 def losses(model: CellClassifier, features: Features, rows: np.ndarray) -> np.ndarray:
-    """Cross-entropy of each of these cells. In float64: in float32 those of all sure cells would be 0."""
+    """Cross-entropy of each cell, in float64: in float32, that of all confident cells would be 0."""
     batches = features.batches([rows[start : start + BATCH] for start in range(0, len(rows), BATCH)])
     return torch.cat([F.cross_entropy(model(x).double(), y, reduction="none") for x, y in batches]).numpy()
 
 
 def privacy(folder: Path, trusted: Sequence[str] = ()) -> pd.DataFrame:
-    """Write ``privacy.csv`` into a run's folder and print it. Raises InputError where the run cannot be reopened or has
-    no cells to compare with."""
+    """Write ``privacy.csv`` into a run's folder and print it. Raises InputError if the run cannot be reopened or
+    has no cells to compare."""
     run = reopen(folder, trusted)
     try:
         table = leakage(run)

@@ -1,4 +1,4 @@
-"""The page of a report: one file that opens anywhere, with no network."""
+"""The HTML page of a report: one self-contained file."""
 
 import io
 import re

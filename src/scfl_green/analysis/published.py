@@ -1,4 +1,4 @@
-"""What the study published, beside what was measured here."""
+"""Results of the published study, beside those measured here."""
 
 from importlib import resources
 

@@ -1,4 +1,4 @@
-"""A sweep's results.csv, read back: a row a run, with the columns by which methods are told apart."""
+"""Reads a sweep's results.csv: a row per run, with the columns that tell methods apart."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The tables of a report, each with its name, title, note and rows; what has nothing to say is absent."""
+"""The tables of a report; empty ones are left out."""
 
 from pathlib import Path
 

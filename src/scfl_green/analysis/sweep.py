@@ -1,4 +1,4 @@
-"""What happens around the jobs of a sweep: results.csv, a line of progress, and the report at the end."""
+"""Runs around the jobs of a sweep: results.csv, a line of progress, the report at the end."""
 
 import time
 from math import prod

@@ -1,4 +1,4 @@
-"""What a sweep says: its runs summed up, and methods compared with intervals."""
+"""Tables of a sweep: summaries of its runs, and methods compared with intervals."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""What was varied in a sweep: by the overrides that Hydra left in each run's folder."""
+"""Finds what a sweep varied, from the overrides that Hydra keeps in each run's folder."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Figures, drawn from what was counted and measured; readable in print, on a phone and by the colour-blind."""
+"""Figures that are readable in print, on a phone and by the colour-blind."""
 
 from scfl_green.analysis.figures.front import beaten_by_none as beaten_by_none
 from scfl_green.analysis.figures.front import front as front

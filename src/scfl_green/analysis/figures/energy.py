@@ -1,4 +1,4 @@
-"""Where the energy of federated runs went: by site, by round, and by what used it."""
+"""Energy of federated runs by site, round and cause."""
 
 from collections.abc import Sequence
 from pathlib import Path

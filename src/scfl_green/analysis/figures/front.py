@@ -1,4 +1,4 @@
-"""The front: what accuracy costs, and the methods that none beats."""
+"""The Pareto front of weighted F1 and emissions."""
 
 from collections.abc import Sequence
 from typing import Any

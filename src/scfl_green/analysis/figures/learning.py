@@ -1,4 +1,4 @@
-"""How methods learned, and what they take for what: curves, confusion, cell types."""
+"""Learning curves, confusion matrices and scores by cell type."""
 
 from pathlib import Path
 from typing import Any

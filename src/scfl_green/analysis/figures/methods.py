@@ -1,4 +1,4 @@
-"""Methods beside each other: what they reach and use, and their ratios."""
+"""Scores and emissions of methods, and their ratios."""
 
 from collections.abc import Sequence
 from typing import Any

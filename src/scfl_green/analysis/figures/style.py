@@ -1,4 +1,4 @@
-"""What all figures share: sizes, colours, units, names that fit, legends."""
+"""Shared by all figures: sizes, colours, units, shortened names, legends."""
 
 import textwrap
 from collections.abc import Iterable, Sequence
