@@ -23,9 +23,9 @@ from scfl_green.data.features.prepare import between_within
 from scfl_green.data.partition import Split
 from scfl_green.data.reading.cells import Cells, Reading
 from scfl_green.data.sources import synthetic
-from scfl_green.energy.meter import EnergyMeter
 from scfl_green.models.base import CellClassifier
 from scfl_green.runs.assemble import load_dataset, make_job
+from scfl_green.runs.run import metered
 from scfl_green.runs.tracking import Tracker
 from scfl_green.training.checkpoint import Checkpoint
 from scfl_green.training.job import Job
@@ -86,16 +86,6 @@ class Setting:
         model = instantiate(self.cfg.model, n_genes=n_genes, n_types=n_types, _convert_="all")
         model.load_state_dict(self.job.initial)
         return model
-
-
-@contextmanager
-def metered(cfg: DictConfig) -> Iterator[EnergyMeter]:
-    carbon = cfg.carbon
-    meter = EnergyMeter(carbon.country, carbon.cpu_watts, carbon.ram_watts, carbon.network_kwh_per_gb)
-    try:
-        yield meter
-    finally:
-        meter.close()
 
 
 @contextmanager

@@ -30,6 +30,7 @@ from scfl_green.federated.apps import client_app
 from scfl_green.federated.grid import LocalGrid
 from scfl_green.models.base import CellClassifier
 from scfl_green.runs.assemble import make_job
+from scfl_green.runs.run import metered
 from scfl_green.training.job import Job
 
 
@@ -139,7 +140,7 @@ def main(folder: str, engine: str, trainer: str, rounds: int) -> None:
     elif application.ours:
         whole_regime(folder, rounds)
     else:
-        with setting.metered(configured()) as meter:  # of LocalGrid, for the messages' bytes
+        with metered(configured()) as meter:  # of LocalGrid, for the messages' bytes
             grid = LocalGrid(application.client(), list(dataset(folder).split.clients), meter)
             context = Context(run_id=0, node_id=0, node_config={}, state=RecordDict(), run_config={})
             application.server()(grid, context)

@@ -81,7 +81,7 @@ def run(cfg: DictConfig, invocation: Invocation | None = None) -> dict[str, Any]
     if (record := folder.finished()) is not None:
         return record
     _set_up_process(cfg)
-    with _metered(cfg) as meter:
+    with metered(cfg) as meter:
         with meter.phase(PREPARE):
             dataset = load_dataset(cfg, inputs.paths, inputs.start, meter)
         if invocation.prints_cells:
@@ -112,7 +112,8 @@ def _set_up_process(cfg: DictConfig) -> None:
 
 
 @contextmanager
-def _metered(cfg: DictConfig) -> Iterator[EnergyMeter]:
+def metered(cfg: DictConfig) -> Iterator[EnergyMeter]:
+    """The meter of a run, as ``carbon`` configures it."""
     carbon = cfg.carbon
     meter = EnergyMeter(carbon.country, carbon.cpu_watts, carbon.ram_watts, carbon.network_kwh_per_gb)
     try:
