@@ -80,6 +80,7 @@ def test_elsewhere_the_same_runs_emit_what_electricity_there_does(sweep: tuple[P
         assert len(ended.stderr.splitlines()) == 1
 
 
+@pytest.mark.slow  # test_score states it on drawn numbers
 def test_one_method_run_twice_under_two_names_ties(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     both = tmp_path / "both"
     for name in ("baseline", "again"):
