@@ -14,6 +14,7 @@ from matplotlib.text import Annotation, Text
 
 from scfl_green.analysis.drawings import drawings
 from scfl_green.analysis.figures import style
+from scfl_green.analysis.figures.style import numbers
 from scfl_green.analysis.headline import headlines
 from scfl_green.analysis.results import varied
 from scfl_green.analysis.tables import compare
@@ -223,3 +224,11 @@ def test_the_headline_has_an_interval_and_claims_no_more_than_it_shows() -> None
     assert "too few for an interval" in sentence
     (sentence,) = headlines(made(seeds=1))
     assert "macro F1" in sentence
+
+
+def test_close_ticks_have_different_labels() -> None:
+    axes = Figure().subplots()
+    axes.plot([0, 1], [0.8895, 0.8912])
+    numbers(axes.yaxis)
+    labels = [axes.yaxis.get_major_formatter()(value, None) for value in axes.yaxis.get_majorticklocs()]
+    assert len(set(labels)) == len(labels) > 2

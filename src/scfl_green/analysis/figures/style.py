@@ -88,7 +88,14 @@ def categories(axes: Axes, names: Sequence[object], label: str) -> None:
 def numbers(axis: Axis) -> None:
     """Ticks as numbers are written: no powers, no offsets, few enough to be told apart."""
     axis.set_major_locator(MaxNLocator(5))
-    axis.set_major_formatter(FuncFormatter(written))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: _tick(value, np.diff(axis.get_majorticklocs()))))
+
+
+def _tick(value: float, steps: np.ndarray) -> str:
+    """A number with the digits that tell it from the next tick."""
+    digits = max(0, 1 - int(np.floor(np.log10(steps.min()) + 1e-9))) if len(steps) else 3
+    text = f"{value:,.{digits}f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
 
 
 def log_numbers(axes: Axes, values: pd.Series) -> None:
