@@ -127,7 +127,8 @@ class Tracker(Hook):
         used, metrics = step.used, step.metrics
         metrics |= {"emissions/co2eq_g": used.emissions_kg * 1e3, "emissions/energy_wh": used.energy_kwh * 1e3}
         self.history.append((step.unit, step.number, metrics))
-        self._write(step.unit, step.number, metrics)
+        self._write()
+        self._log(step.number, metrics)
         stage = "validation" if "validation/accuracy" in metrics else "train"
         # Private training without validation cells has no score.
         score = metrics.get(f"{stage}/accuracy", math.nan)
@@ -144,13 +145,16 @@ class Tracker(Hook):
         self.history = state["history"]
         unit, number, _ = self.history[-1]
         LOG.info("%s: resuming after %s %d", self.folder, unit, number)
-        for row in self.history:
-            self._write(*row)
+        self._write()
+        for _, step, metrics in self.history:
+            self._log(step, metrics)
 
-    def _write(self, unit: str, step: int, metrics: dict[str, float]) -> None:
-        # All rows anew, since a later one may have further columns.
-        rows = [{unit: number, **values} for unit, number, values in self.history[: step or None]]
+    def _write(self) -> None:
+        """Write ``metrics.csv`` anew, since a later row may have further columns."""
+        rows = [{unit: number, **metrics} for unit, number, metrics in self.history]
         pd.DataFrame(rows).to_csv(self.path, index=False)
+
+    def _log(self, step: int, metrics: dict[str, float]) -> None:
         for logger in self.loggers:
             logger.log_metrics(metrics, step=step)
 
