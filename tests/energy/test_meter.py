@@ -14,9 +14,10 @@ from codecarbon.core import hardware_cache
 from jobs import make_job
 from scfl_green.data.features.datamodule import CellDataModule
 from scfl_green.data.reading.cells import Cells
+from scfl_green.energy.callback import MeasureEmissions
 from scfl_green.energy.hardware import detect_hardware
 from scfl_green.energy.ledger import Ledger, Reading
-from scfl_green.energy.meter import EnergyMeter, MeasureEmissions, carbon_intensity
+from scfl_green.energy.meter import EnergyMeter, carbon_intensity
 from scfl_green.errors import InputError
 
 

@@ -5,10 +5,9 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import Annotated, Any
+from typing import Annotated
 
 import psutil
-import pytorch_lightning as pl
 from codecarbon.core.cpu import DEFAULT_POWER_PER_CORE
 from codecarbon.core.util import count_cpus
 from codecarbon.external.hardware import CPU
@@ -17,7 +16,7 @@ from pydantic import Field
 
 from scfl_green.bounds import Positive, Weight
 from scfl_green.energy.hardware import make_tracker
-from scfl_green.energy.ledger import FIT, OTHER, TRACKING, VALIDATE, Key, Ledger, Reading
+from scfl_green.energy.ledger import OTHER, TRACKING, Key, Ledger, Reading
 from scfl_green.errors import InputError
 
 
@@ -153,40 +152,3 @@ def _others_cpu_seconds() -> float:
                 used = child.cpu_times()
                 seconds += used.user + used.system
     return seconds
-
-
-class MeasureEmissions(pl.Callback):
-    """The CodeCarbon callback: charges a fit to ``phase`` of the meter, and its validation to ``validate``.
-
-    Works with any Trainer: ``Trainer(callbacks=[MeasureEmissions(EnergyMeter("DEU"))])``.
-    """
-
-    def __init__(self, meter: EnergyMeter, round_number: int = 0, client: str = "", phase: str = FIT) -> None:
-        self.meter, self.site, self.phase = meter, (round_number, client), phase
-        self._phases: list[Any] = []
-
-    def _enter(self, phase: str) -> None:
-        self._phases.append(self.meter.phase(phase, *self.site))
-        self._phases[-1].__enter__()
-
-    def _leave(self) -> None:
-        self._phases.pop().__exit__(None, None, None)
-
-    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        self._enter(self.phase if stage == FIT else stage)
-
-    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if trainer.state.fn == FIT:
-            self._enter(VALIDATE)
-
-    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if trainer.state.fn == FIT:
-            self._leave()
-
-    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        self._leave()
-
-    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        # Lightning skips teardown after an exception.
-        while self._phases:
-            self._leave()

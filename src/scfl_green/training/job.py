@@ -13,9 +13,10 @@ from torch import Tensor
 
 from scfl_green.data.features.datamodule import CellDataModule, Features
 from scfl_green.data.partition import Part, Split
+from scfl_green.energy.callback import MeasureEmissions
 from scfl_green.energy.flops import FlopsPerCell
 from scfl_green.energy.ledger import CHECKPOINT, FIT, TEST, VALIDATE, WARM_UP
-from scfl_green.energy.meter import EnergyMeter, MeasureEmissions
+from scfl_green.energy.meter import EnergyMeter
 from scfl_green.errors import InputError
 from scfl_green.models.base import CellClassifier
 from scfl_green.models.prune import Weights, resize
