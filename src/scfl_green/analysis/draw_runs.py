@@ -19,7 +19,11 @@ def draw_energy(of: Runs) -> Iterator[Drawing]:
             continue
         used = energy.ledger(of.folder, one)
         cause, share = energy.largest(used)
-        n = f"Sums of a run, mean over runs (n = {len(one)}). Most of it, {share:.0%}, went to {cause}."
+        n = (
+            f"Sums of a run, mean over runs (n = {len(one)}). Most of it, {share:.0%}, went to {cause}. Round 0: sums "
+            "by gene, before training. Idle: waiting for the slowest site, modelled (carbon.idle_watts); it is part of "
+            "EAPS only with carbon.count_idle."
+        )
         title = f"{of.data}, {model}: energy by site (n = {len(one)})"
         yield of.drawing(f"{model}_energy", title, n, partial(energy.sites, used))
         if used["round"].nunique() > 1:

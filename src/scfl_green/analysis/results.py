@@ -26,7 +26,8 @@ def read_results(folder: Path, intensity: float | None = None) -> pd.DataFrame:
         results[name] *= of_country / results["carbon_intensity_kg_per_kwh"]
     results["eaps"] = results["weighted_f1"] / (results["emissions_g"] / 1e3)
     results["eaps_training"] = results["weighted_f1"] / (results["energy_kwh"] * of_country)
-    results["eaps_cpu"] = results["weighted_f1"] / (results["energy_cpu_kwh"] * of_country)
+    measured = results["energy_cpu_kwh"] + results["energy_gpu_kwh"] + results["transfer_kwh"]
+    results["eaps_cpu"] = results["weighted_f1"] / (measured * of_country)
     return results
 
 

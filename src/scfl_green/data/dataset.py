@@ -27,7 +27,7 @@ SumUp = Callable[[Sequence[Part], Callable[[Part], GeneSums]], GeneSums]
 @dataclass(frozen=True)
 class Dataset:
     """A prepared dataset: features of all cells, their split, the preparation, the cell types, the folder it is
-    stored in, and notes on how the files were read."""
+    stored in, notes on how the files were read, and the number of genes in these, of which some were chosen."""
 
     features: Features
     split: Split
@@ -35,6 +35,7 @@ class Dataset:
     types: tuple[str, ...]
     folder: Path
     notes: tuple[str, ...] = ()
+    n_genes_read: int = 0
 
     def table(self) -> pd.DataFrame:
         """Count cells by client, the client's purpose, and cell type."""
@@ -104,6 +105,7 @@ def _store(folder: Path, cells: Cells, split: Split, preparation: Preparation) -
     about = {
         "types": cells.types,
         "notes": cells.notes,
+        "n_genes_read": len(cells.genes),
         "genes": preparation.genes.tolist(),
         "symbols": preparation.symbols.tolist(),
         "preprocess": preparation.preprocess,
@@ -134,4 +136,12 @@ def load(folder: Path) -> Dataset:
         for kind, p in about["split"].items()
     }
     features = Features(values, preparation.floor, arrays["labels"])
-    return Dataset(features, Split(**kinds), preparation, tuple(about["types"]), folder, tuple(about["notes"]))
+    return Dataset(
+        features,
+        Split(**kinds),
+        preparation,
+        tuple(about["types"]),
+        folder,
+        tuple(about["notes"]),
+        about["n_genes_read"],
+    )

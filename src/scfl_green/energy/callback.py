@@ -9,13 +9,15 @@ from scfl_green.energy.meter import EnergyMeter
 
 
 class MeasureEmissions(pl.Callback):
-    """Charges a fit to ``phase`` of the meter, and its validation to ``validate``.
+    """Charges a fit to ``phase`` of the meter, and its validation to ``validation``.
 
     Works with any Trainer: ``Trainer(callbacks=[MeasureEmissions(EnergyMeter("DEU"))])``.
     """
 
-    def __init__(self, meter: EnergyMeter, round_number: int = 0, client: str = "", phase: str = FIT) -> None:
-        self.meter, self.site, self.phase = meter, (round_number, client), phase
+    def __init__(
+        self, meter: EnergyMeter, round_number: int = 0, client: str = "", phase: str = FIT, validation: str = VALIDATE
+    ) -> None:
+        self.meter, self.site, self.phase, self.validation = meter, (round_number, client), phase, validation
         self._phases: list[Any] = []
 
     def _enter(self, phase: str) -> None:
@@ -30,7 +32,7 @@ class MeasureEmissions(pl.Callback):
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.state.fn == FIT:
-            self._enter(VALIDATE)
+            self._enter(self.validation)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.state.fn == FIT:

@@ -1,5 +1,6 @@
 """The ledger: the consumption of each phase, round and client, and how energy readings are split among them."""
 
+from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -10,8 +11,12 @@ import pandas as pd
 from scfl_green.files import write_atomically
 
 PREPARE, WARM_UP, FIT, VALIDATE, TEST, OTHER = "prepare", "warm-up", "fit", "validate", "test", "other"
+# What a federation needs besides its clients' training: packing messages, and the server's checks and averaging.
+MESSAGES, AGGREGATE = "messages", "aggregate"
 # Work beside training: progress and loggers, and writing checkpoints.
 TRACKING, CHECKPOINT = "tracking", "checkpoint"
+# What clients draw while they wait for the slowest of their round: not measured, since they train in turn.
+IDLE = "idle"
 # The draw of RAM while the process waited for a CPU.
 WAITING = "waiting"
 Key = tuple[str, int, str]
@@ -62,6 +67,8 @@ class Ledger:
 
     entries: dict[Key, Entry] = field(default_factory=dict)
     unread: dict[Key, tuple[float, float]] = field(default_factory=dict)
+    # The phases that count as training besides its fits.
+    besides: tuple[str, ...] = (MESSAGES, AGGREGATE)
 
     def entry(self, phase: str, round_number: int = 0, client: str = "") -> Entry:
         return self.entries.setdefault((phase, round_number, client), Entry(phase, round_number, client))
@@ -101,16 +108,34 @@ class Ledger:
                 charged.emissions_kg = charged.energy_kwh * kg_per_kwh
         self.unread.clear()
 
-    def total(self, phase: str, **where: Any) -> Entry:
-        """The sum of a phase, over all its entries or those of one ``client`` or ``round``."""
-        chosen = [e for e in self.entries.values() if e.phase == phase and where.items() <= vars(e).items()]
+    def add_idle(self, round_number: int, watts: float, kg_per_kwh: float) -> None:
+        """Add entries for the time that each client of a round waits for the slowest, in training and in validation;
+        times are running times, as in ``share_out``, so that a busy machine changes nothing."""
+        waited: dict[str, float] = defaultdict(float)
+        for phase in (FIT, VALIDATE):
+            asked = [e for e in self.entries.values() if (e.phase, e.round) == (phase, round_number)]
+            ran = {entry.client: min(entry.seconds, entry.cpu_seconds) for entry in asked}
+            for client, seconds in ran.items():
+                waited[client] += max(ran.values()) - seconds
+        for client, seconds in waited.items():
+            idle = self.entry(IDLE, round_number, client)
+            idle.seconds, idle.energy_cpu_kwh = seconds, seconds * watts / 3.6e6
+            idle.emissions_kg = idle.energy_kwh * kg_per_kwh
+
+    def total(self, *phases: str, **where: Any) -> Entry:
+        """The sum of phases, over all their entries or those of one ``client`` or ``round``."""
+        chosen = [e for e in self.entries.values() if e.phase in phases and where.items() <= vars(e).items()]
         sums = {f.name: sum(getattr(entry, f.name) for entry in chosen) for f in fields(Entry)[3:]}
-        return Entry(phase, where.get("round", 0), where.get("client", ""), **sums)
+        return Entry(phases[0], where.get("round", 0), where.get("client", ""), **sums)
+
+    def trained(self, phase: str = FIT, **where: Any) -> Entry:
+        """What counts as the cost of a training whose fits are ``phase``: these, and what its federation needs."""
+        return self.total(phase, *self.besides, **where)
 
     def moved(self, **where: Any) -> tuple[int, int]:
-        """Bytes up and down in training and its validation, in all or of one ``client`` or ``round``."""
-        fit, validate = self.total(FIT, **where), self.total(VALIDATE, **where)
-        return fit.bytes_up + validate.bytes_up, fit.bytes_down + validate.bytes_down
+        """Bytes up and down of all messages, or of those of one ``client`` or ``round`` (0: before training)."""
+        moved = self.total(PREPARE, FIT, VALIDATE, **where)
+        return moved.bytes_up, moved.bytes_down
 
     def rows(self) -> list[dict[str, Any]]:
         """The entries as plain values, which ``from_rows`` reads."""

@@ -4,7 +4,7 @@ import multiprocessing
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Annotated
 
 import psutil
@@ -15,8 +15,8 @@ from codecarbon.input import DataSource
 from pydantic import Field
 
 from scfl_green.bounds import Positive, Weight
-from scfl_green.energy.hardware import make_tracker
-from scfl_green.energy.ledger import OTHER, TRACKING, Key, Ledger, Reading
+from scfl_green.energy.hardware import MemoryInUse, make_tracker, measure_memory_in_use
+from scfl_green.energy.ledger import AGGREGATE, IDLE, MESSAGES, OTHER, TRACKING, Key, Ledger, Reading
 from scfl_green.errors import InputError
 
 
@@ -44,23 +44,35 @@ class EnergyMeter(Ledger):
         cpu_watts: Positive | None = None,
         ram_watts: Positive | None = None,
         network_kwh_per_gb: Weight = 0.0,
+        idle_watts: Weight = 0.0,
+        count_idle: bool = False,
     ) -> None:
         super().__init__()
+        self.idle_watts = idle_watts
+        self.besides = (MESSAGES, AGGREGATE, IDLE) if count_idle else (MESSAGES, AGGREGATE)
         self.network_kwh_per_gb = network_kwh_per_gb
         self.country, self.intensity = country, carbon_intensity(country)
         self.watts = {"cpu": cpu_watts, "ram": ram_watts}
         # Load of the minute before, by this or other programs, as a share of all cores.
         self.load_at_start = psutil.getloadavg()[0] / (psutil.cpu_count() or 1)
-        self._open: list[Key] = [(OTHER, 0, "")]
+        self._open: list[Key | None] = [(OTHER, 0, "")]
         self._tracker = make_tracker(country, cpu_watts, ram_watts)
         self._tracker.start_task("run")
+        measure_memory_in_use(self._tracker)
         self._clock, self._others = _clock(), _others_cpu_seconds()
 
-    @contextmanager
-    def phase(self, phase: str, round_number: int = 0, client: str = "") -> Iterator[None]:
+    def phase(self, phase: str, round_number: int = 0, client: str = "") -> AbstractContextManager[None]:
         """Charges the time inside to this phase; a phase within another pauses the outer one."""
+        return self._charging((phase, round_number, client))
+
+    def elsewhere(self) -> AbstractContextManager[None]:
+        """Charges the time inside to nothing, while worker processes keep their own ledgers."""
+        return self._charging(None)
+
+    @contextmanager
+    def _charging(self, key: Key | None) -> Iterator[None]:
         self._charge()
-        self._open.append((phase, round_number, client))
+        self._open.append(key)
         depth = len(self._open)
         try:
             yield
@@ -68,15 +80,6 @@ class EnergyMeter(Ledger):
             self._charge()
             # Also ends inner phases that an exception left open.
             del self._open[depth - 1 :]
-
-    @contextmanager
-    def elsewhere(self) -> Iterator[None]:
-        """Charges nothing for the time inside, while worker processes keep their own ledgers."""
-        self._charge()
-        try:
-            yield
-        finally:
-            self._clock = _clock()
 
     def take(self) -> Ledger:
         """Empty this ledger and return its entries and charges, for the process that reads the tracker."""
@@ -87,7 +90,8 @@ class EnergyMeter(Ledger):
 
     def _charge(self) -> None:
         now = _clock()
-        self.charge(self._open[-1], now[0] - self._clock[0], now[1] - self._clock[1])
+        if (key := self._open[-1]) is not None:
+            self.charge(key, now[0] - self._clock[0], now[1] - self._clock[1])
         self._clock = now
 
     def read(self) -> None:
@@ -106,6 +110,10 @@ class EnergyMeter(Ledger):
             raise RuntimeError(f"CodeCarbon measured a negative energy: {reading}")
         self.share_out(reading, self.intensity)
 
+    def wait_for_slowest(self, round_number: int) -> None:
+        """Charge the clients of a round for the time that they would wait, side by side, for the slowest."""
+        self.add_idle(round_number, self.idle_watts, self.intensity)
+
     def close(self) -> None:
         """Stop the tracker; energy since the last reading is lost."""
         self._tracker.stop()
@@ -118,7 +126,7 @@ class EnergyMeter(Ledger):
     @property
     def mode(self) -> str:
         """How each component was measured, and the source of its power, e.g. ``cpu: cpu_load x 8 W (guessed: 4 W a
-        thread), ram: constant 10 W (estimated from its size)``."""
+        thread), ram: 0.375 W a GB in use``."""
         parts = []
         for hardware in self._tracker._hardware:
             name = type(hardware).__name__.lower()
@@ -129,8 +137,10 @@ class EnergyMeter(Ledger):
                 guess = hardware._tdp == DEFAULT_POWER_PER_CORE * count_cpus()
                 known = f"guessed: {DEFAULT_POWER_PER_CORE} W a thread" if guess else f"of a {hardware._model}"
                 parts.append(f"cpu: {hardware._mode} x {hardware._tdp:g} W ({given or known})")
+            elif isinstance(hardware, MemoryInUse):
+                parts.append(f"ram: {hardware.watts_per_gb:g} W a GB in use")
             elif name == "ram":
-                parts.append(f"ram: constant {hardware.total_power().W:g} W ({given or 'estimated from its size'})")
+                parts.append(f"ram: constant {hardware.total_power().W:g} W (given)")
             else:
                 parts.append(f"{name}: measured by its driver")
         return ", ".join(sorted(parts))

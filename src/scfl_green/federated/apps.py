@@ -1,7 +1,7 @@
 """Ordinary Flower apps around a Job; they run on any Grid."""
 
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import Any
 
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
@@ -9,7 +9,8 @@ from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 
 from scfl_green.data.partition import Part
-from scfl_green.energy.ledger import TRACKING
+from scfl_green.energy.ledger import AGGREGATE, TRACKING
+from scfl_green.federated.once import WeightsOnce, hold_weights
 from scfl_green.federated.strategy import CheckedStrategy
 from scfl_green.models.prune import Weights
 from scfl_green.training.callbacks import Proximal
@@ -21,7 +22,7 @@ PART = "federation"
 
 def client_app(job: Job, parts: Sequence[Part]) -> ClientApp:
     """A ClientApp that trains and validates on the part given by the node's ``partition-id``."""
-    app = ClientApp()
+    app = ClientApp(mods=[hold_weights])
 
     def part_of(context: Context) -> Part:
         return parts[int(context.node_config["partition-id"])]
@@ -59,17 +60,22 @@ def server_app(job: Job, strategy: CheckedStrategy, rounds: int, local_epochs: i
 
     @app.main()
     def main(grid: Grid, context: Context) -> None:
-        _begin(job, strategy, grid)
+        once = _begin(job, strategy, grid)
+        averaging = ExitStack()
 
         def after_round(round_number: int, arrays: ArrayRecord) -> None:
             if round_number > 0:
+                averaging.close()
                 _end_round(job, strategy, arrays, rounds)
+                job.checkpoint(PART, strategy.state_dict() | {"hooks": job.hooks.state_dict(), "held": once.held})
             if job.hooks.exhausted:
                 raise _StopEarlyError
+            if (number := strategy.done + round_number) < rounds:
+                averaging.enter_context(job.meter.phase(AGGREGATE, number + 1))
 
-        with suppress(_StopEarlyError):
+        with suppress(_StopEarlyError), averaging:
             strategy.start(
-                grid,
+                once,
                 strategy.current,
                 num_rounds=rounds - strategy.done,
                 train_config=ConfigRecord({"local-epochs": local_epochs}),
@@ -81,17 +87,20 @@ def server_app(job: Job, strategy: CheckedStrategy, rounds: int, local_epochs: i
     return app
 
 
-def _begin(job: Job, strategy: CheckedStrategy, grid: Grid) -> None:
+def _begin(job: Job, strategy: CheckedStrategy, grid: Grid) -> WeightsOnce:
+    once = WeightsOnce(grid)
+    strategy.ask_for_cells(once)
     if state := job.saved.get(PART):
         job.hooks.load_state_dict(state["hooks"])
         strategy.load_state_dict(state)
+        once.held = state["held"]
     else:
-        strategy.ask_for_cells(grid)
         strategy.current = ArrayRecord(job.initial)
+    return once
 
 
 def _end_round(job: Job, strategy: CheckedStrategy, arrays: ArrayRecord, rounds: int) -> None:
-    """Call the hooks, start the next round from the weights they return, if any, and write a checkpoint."""
+    """Call the hooks, and start the next round from the weights they return, if any."""
     number = max(strategy.clients_by_round)
     step = job.step("round", number, rounds)
     step.metrics |= strategy.metrics[number]
@@ -99,7 +108,6 @@ def _end_round(job: Job, strategy: CheckedStrategy, arrays: ArrayRecord, rounds:
     with job.meter.phase(TRACKING):
         changed = job.hooks.after(step)
     strategy.current = arrays if changed is None else ArrayRecord(changed)
-    job.checkpoint(PART, strategy.state_dict() | {"hooks": job.hooks.state_dict()})
 
 
 class _StopEarlyError(Exception):

@@ -14,7 +14,7 @@ from flwr.proto.message_pb2 import Message as ProtoMessage
 from flwr.serverapp import Grid
 from flwr.supercore.task_identity import TaskIdentity
 
-from scfl_green.energy.ledger import FIT, PREPARE, VALIDATE
+from scfl_green.energy.ledger import FIT, MESSAGES, PREPARE, VALIDATE, Key
 from scfl_green.energy.meter import EnergyMeter
 from scfl_green.errors import InputError
 
@@ -26,7 +26,8 @@ PHASES = {"train": FIT, "evaluate": VALIDATE, "query": PREPARE}
 class LocalGrid(Grid):
     """A Grid whose nodes are clients in this process, called in order of node id.
 
-    Every message is serialised and parsed, as on a network; its size goes to the meter's ledger by round and client.
+    Every message is serialised and parsed, as on a network; its size and this work go to the meter's ledger by round
+    and client.
     Of a client's exception the server gets only the class name, since its text may name files and patients; the text
     goes to the log of this process. A user's mistake (InputError) ends the run.
     """
@@ -47,19 +48,27 @@ class LocalGrid(Grid):
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterator[Message]:
         asked = sorted(messages, key=lambda m: m.metadata.dst_node_id)
         for message, (down, up) in zip(asked, self._replies(asked, timeout), strict=True):
-            round_number = int(message.content["config"].get("server-round", 0))
-            client = self.clients[message.metadata.dst_node_id]
-            entry = self.meter.entry(PHASES[message.metadata.message_type], round_number, client)
+            messages = self.site(message)
+            entry = self.meter.entry(PHASES[message.metadata.message_type], *messages[1:])
             entry.bytes_down += down
             if up is not None:
                 entry.bytes_up += len(up)
-                yield _unpacked(up)
+                with self.meter.phase(*messages):
+                    reply = _unpacked(up)
+                yield reply
+
+    def site(self, message: Message) -> Key:
+        """What the work on a message is charged to: the phase, the round and the client."""
+        round_number = int(message.content["config"].get("server-round", 0))
+        return MESSAGES, round_number, self.clients[message.metadata.dst_node_id]
 
     def _replies(self, messages: Sequence[Message], timeout: float | None) -> Iterator[tuple[int, bytes | None]]:
         """For each message, its size on the network and the reply, None if none came in time."""
         for message in messages:
-            request = packed(message)
-            yield len(request), self.answer(request)
+            with self.meter.phase(*self.site(message)):
+                request = packed(message)
+                reply = self.answer(request)
+            yield len(request), reply
 
     def answer(self, request: bytes) -> bytes:
         """The reply of the addressed client; both messages serialised."""

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from flwr.app import Context, RecordDict
+from flwr.app import ArrayRecord, Context, RecordDict
 from flwr.serverapp.strategy import Strategy
 from flwr.serverapp.strategy.fedopt import FedOpt
 from pydantic import NonNegativeInt
@@ -13,11 +13,13 @@ from pydantic import NonNegativeInt
 from scfl_green.bounds import Count, Positive
 from scfl_green.data.partition import Part
 from scfl_green.errors import InputError, listed
-from scfl_green.federated.apps import client_app, server_app
+from scfl_green.federated.apps import PART, client_app, server_app
 from scfl_green.federated.grid import LocalGrid
+from scfl_green.federated.once import hold, name_of
 from scfl_green.federated.strategy import CheckedStrategy
 from scfl_green.federated.workers import WorkersGrid
 from scfl_green.models.prune import Weights
+from scfl_green.training.hooks import State
 from scfl_green.training.job import Job
 
 MINIMA = ("min_train_nodes", "min_evaluate_nodes", "min_available_nodes")
@@ -74,6 +76,15 @@ def check_sizes(clients: Iterable[Part], min_cells: int) -> None:
         )
 
 
+def _restart(grid: LocalGrid, state: State) -> None:
+    """Give the clients of a killed run what they held: in a real federation, they would have gone on."""
+    weights = ArrayRecord(state["weights"])
+    name = name_of(weights)
+    for node, held in state["held"].items():
+        if held == name:
+            hold(grid.contexts[node], name, weights)
+
+
 def simulate(job: Job, parts: Sequence[Part], federation: Federation) -> Federated:
     """Run a federation whose clients are ``parts``, without daemons or start-up time."""
     check_sizes(parts, federation.min_cells)
@@ -92,6 +103,8 @@ def simulate(job: Job, parts: Sequence[Part], federation: Federation) -> Federat
     )
     server = server_app(job, strategy, federation.rounds, federation.local_epochs)
     context = Context(run_id=0, node_id=0, node_config={}, state=RecordDict(), run_config={})
+    if state := job.saved.get(PART):
+        _restart(grid, state)
     try:
         server(grid, context)
     finally:

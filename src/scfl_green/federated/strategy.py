@@ -148,7 +148,6 @@ class CheckedStrategy(Strategy):
         return {
             "weights": dict(self.current.to_torch_state_dict()),
             "strategy": strategy_state(self.strategy),
-            "cells": self.cells,
             "clients_by_round": self.clients_by_round,
             "refused": [vars(refusal) for refusal in self.refused],
         }
@@ -156,7 +155,7 @@ class CheckedStrategy(Strategy):
     def load_state_dict(self, state: State) -> None:
         self.current = ArrayRecord(state["weights"])
         load_strategy_state(self.strategy, state["strategy"])
-        self.cells, self.clients_by_round = state["cells"], state["clients_by_round"]
+        self.clients_by_round = state["clients_by_round"]
         self.refused = [Refusal(**refusal) for refusal in state["refused"]]
         self.done = max(self.clients_by_round)
 

@@ -9,9 +9,10 @@ from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 
 import torch
-from flwr.app import Message
+from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
+from scfl_green.energy.ledger import Key
 from scfl_green.energy.meter import EnergyMeter
 from scfl_green.errors import InputError
 from scfl_green.federated.grid import LocalGrid, packed
@@ -45,15 +46,17 @@ class WorkersGrid(LocalGrid):
                 for worker in self.workers:
                     if waiting and worker not in busy:
                         busy[worker], message = waiting.popleft()
-                        request = packed(message)
+                        with self.meter.phase(*self.site(message)):
+                            request = packed(message)
                         sizes[busy[worker]] = len(request)
-                        worker.send(request)
+                        worker.send((request, self.site(message), self.contexts[message.metadata.dst_node_id]))
                 for worker in _finished(busy, timeout):
-                    index, reply = busy.pop(worker), worker.receive()
-                    if reply is None:
+                    index, answer = busy.pop(worker), worker.receive()
+                    if answer is None:
                         self._replace(worker)
                     else:
-                        replies[index] = reply
+                        replies[index], context = answer
+                        self.contexts[context.node_id] = context
         # Each reply is released as it is yielded.
         yield from ((size, replies.pop(index, None)) for index, size in enumerate(sizes))
 
@@ -99,26 +102,25 @@ class _Worker:
         """Time spent on the current request."""
         return time.monotonic() - self.started
 
-    def send(self, request: bytes) -> None:
+    def send(self, request: tuple[bytes, Key, Context]) -> None:
+        """Send a request, what it is charged to, and the client's state, which workers do not share."""
         self.started = time.monotonic()
         with suppress(ConnectionError):  # the worker has died; ``receive`` returns None
             self.connection.send(request)
 
-    def receive(self) -> bytes | None:
-        """The reply, None if the worker died or has not finished; raises a client's InputError.
-
-        Adds the worker's consumption to the meter.
-        """
+    def receive(self) -> tuple[bytes, Context] | None:
+        """The reply and the client's new state; None if the worker died or has not finished; raises a client's
+        InputError. Adds the worker's consumption to the meter."""
         try:
             if not self.connection.poll():
                 return None
-            reply, ledger = self.connection.recv()
+            reply, context, ledger = self.connection.recv()
         except (EOFError, OSError):
             return None
         if isinstance(reply, InputError):
             raise reply
         self.meter.add(ledger)
-        return reply
+        return reply, context
 
     def stop(self) -> None:
         self.process.kill()
@@ -144,10 +146,12 @@ def _work(grid: WorkersGrid, connection: Connection, inherited: Sequence[Connect
     torch.set_num_threads(1)
     with suppress(EOFError, OSError):  # the parent has closed its end
         while True:
-            request = connection.recv()
-            grid.meter.take()  # discards what the parent had not read at the fork, and idle time
+            request, site, context = connection.recv()
+            grid.contexts[context.node_id] = context
+            grid.meter.take()  # discards what the parent had not read at the fork
             try:
-                reply: bytes | InputError = grid.answer(request)
+                with grid.meter.phase(*site):
+                    reply: bytes | InputError = grid.answer(request)
             except InputError as error:
                 reply = error
-            connection.send((reply, grid.meter.take()))
+            connection.send((reply, context, grid.meter.take()))

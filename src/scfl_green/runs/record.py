@@ -8,7 +8,7 @@ import psutil
 import torch
 
 from scfl_green.energy.eaps import eaps
-from scfl_green.energy.ledger import FIT, PREPARE
+from scfl_green.energy.ledger import IDLE, WAITING
 from scfl_green.runs.regimes import Outcome
 from scfl_green.training.job import Job
 
@@ -23,23 +23,27 @@ def make_record(
 
     A run that trained for less than ``min_seconds`` is marked as ``too_short`` for a reliable energy figure.
     """
-    fitted = job.meter.total(FIT)
-    emissions_kg = fitted.emissions_kg + job.meter.transfer()[1]
-    prepared = job.meter.total(PREPARE)
+    trained, idle = job.meter.trained(), job.meter.total(IDLE)
+    transfer_kg = job.meter.transfer()[1]
+    without_ram_kg = (trained.energy_cpu_kwh + trained.energy_gpu_kwh) * job.meter.intensity
     return {
         **identity,
         **_size(job, outcome),
         **scores,
-        "seconds_fit": fitted.seconds,
-        **{name: getattr(fitted, name) for name in ENERGY},
+        "seconds_fit": trained.seconds,
+        **{name: getattr(trained, name) for name in ENERGY},
         **_transfer(job),
-        "train_flops": round(fitted.flops),
-        "eaps": eaps(scores["weighted_f1"], emissions_kg),
-        "too_short": fitted.seconds < min_seconds,
-        "cells_seen": fitted.cells,
-        # Traffic before training: numbers of cells, and gene sums unless the prepared dataset was in the cache.
-        "bytes_prepare": prepared.bytes_up + prepared.bytes_down,
-        "eaps_cpu": eaps(scores["weighted_f1"], fitted.energy_cpu_kwh * job.meter.intensity),
+        "train_flops": round(trained.flops),
+        "eaps": eaps(scores["weighted_f1"], trained.emissions_kg + transfer_kg),
+        "eaps_cpu": eaps(scores["weighted_f1"], without_ram_kg + transfer_kg),
+        "too_short": trained.seconds < min_seconds,
+        "cells_seen": trained.cells,
+        # Of these bytes, those before training: numbers of cells, and sums by gene.
+        "bytes_prepare": sum(job.meter.moved(round=0)),
+        "idle_seconds": idle.seconds,
+        "idle_energy_kwh": idle.energy_kwh,
+        "idle_emissions_kg": idle.emissions_kg,
+        "waiting_energy_kwh": job.meter.total(WAITING).energy_kwh,
         "epsilon": None,
         "delta": None,
         **outcome.record,

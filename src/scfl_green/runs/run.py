@@ -114,8 +114,7 @@ def _set_up_process(cfg: DictConfig) -> None:
 @contextmanager
 def metered(cfg: DictConfig) -> Iterator[EnergyMeter]:
     """The meter of a run, as ``carbon`` configures it."""
-    carbon = cfg.carbon
-    meter = EnergyMeter(carbon.country, carbon.cpu_watts, carbon.ram_watts, carbon.network_kwh_per_gb)
+    meter = EnergyMeter(**{key: value for key, value in cfg.carbon.items() if key != "min_seconds"})
     try:
         yield meter
     finally:

@@ -30,7 +30,7 @@ def print_summary(record: dict[str, Any], tested: TestResult, meter: EnergyMeter
     trained = {entry.client for entry in meter.entries.values() if entry.phase == FIT} - {POOLED}
     for name in sorted(tested.by_part.keys() | trained):
         moved = sum(meter.moved(client=name))
-        fit = meter.total(FIT, client=name)
+        fit = meter.trained(client=name)
         used = {"energy_kwh": fit.energy_kwh, "emissions_kg": fit.emissions_kg, "seconds_fit": fit.seconds}
         # Central training pools the cells: clients themselves use nothing.
         table.add_row(escape(name), *_row(record, tested.by_part.get(name), used if name in trained else None, moved))

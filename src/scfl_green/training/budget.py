@@ -22,7 +22,7 @@ class CarbonBudget(Hook):
     Weighted F1 is on validation cells; training ends with the weights that scored best there.
     """
 
-    per_arm = True
+    per_arm = validates = True
 
     def __init__(self, grams: Positive | None = None, min_f1_per_gram: float | None = None, window: Count = 2) -> None:
         self.grams, self.min_f1_per_gram, self.window = grams, min_f1_per_gram, window

@@ -47,6 +47,8 @@ class Hook:
     per_arm = False
     # The error that regime=finetune, which trains twice, ends in; empty if it is allowed.
     no_finetuning = ""
+    # Whether scores on validation cells decide what it does: their validation is then part of training.
+    validates = False
     # Whether it changes the shapes of weights.
     reshapes = False
     # Packages whose versions go into the record.

@@ -15,7 +15,7 @@ from scfl_green.data.features.datamodule import CellDataModule, Features
 from scfl_green.data.partition import Part, Split
 from scfl_green.energy.callback import MeasureEmissions
 from scfl_green.energy.flops import FlopsPerCell
-from scfl_green.energy.ledger import CHECKPOINT, FIT, TEST, VALIDATE, WARM_UP
+from scfl_green.energy.ledger import CHECKPOINT, FIT, PREPARE, TEST, VALIDATE, WARM_UP
 from scfl_green.energy.meter import EnergyMeter
 from scfl_green.errors import InputError
 from scfl_green.models.base import CellClassifier
@@ -79,13 +79,17 @@ class Job:
     def step(self, unit: str, number: int, total: int, phase: str = FIT) -> Step:
         """The step that has just ended, with the consumption of training so far."""
         self.meter.read()
+        if unit == "round":
+            self.meter.wait_for_slowest(number)
         transfer_kg = self.meter.transfer()[1] if phase == FIT else 0.0
-        return Step(unit, number, total, {}, self.meter.total(phase), transfer_kg, self.weights)
+        return Step(unit, number, total, {}, self.meter.trained(phase), transfer_kg, self.weights)
 
     def checkpoint(self, name: str, state: State) -> None:
         """Write a checkpoint with the new state of one part, and the ledger so far."""
         with self.meter.phase(CHECKPOINT):
-            self.save({name: state, "energy": {"rows": self.meter.rows()}})
+            # A run that resumes prepares again.
+            rows = [row for row in self.meter.rows() if row["phase"] != PREPARE]
+            self.save({name: state, "energy": {"rows": rows}})
 
     def weights(self) -> Weights:
         """A copy of the model's current weights."""
@@ -94,31 +98,43 @@ class Job:
     def fit(self, part: Part, weights: Weights, **options: Any) -> tuple[Weights, dict[str, float]]:
         """Train from ``weights`` on a part's training cells, with a fresh optimiser and the ``options`` of ``Fit``.
         Returns the trained weights and the metrics of the last epoch."""
-        self._load(weights)
         fit = Fit(**options)
         site = fit.round_number, part.name
+        with self.meter.phase(fit.phase, *site):
+            self._load(weights)
+            epochs = self._fit(part, fit)
+            trained = self.weights()
+        entry = self.meter.entry(fit.phase, *site)
+        entry.cells += round(epochs * len(part.train))
+        entry.flops += self.flops_per_cell(self.model) * epochs * len(part.train)
+        return trained, dict(self.model.scores)
+
+    def _fit(self, part: Part, fit: Fit) -> float:
+        """Train the model as it is; returns the epochs trained."""
         seed = [self.seed, zlib.crc32(part.name.encode()), fit.round_number]
         # A warm-up has no validation, which a user's callbacks may wait for.
         callbacks = [*(self.callbacks() if fit.phase != WARM_UP else []), *fit.callbacks]
-        measure = MeasureEmissions(self.meter, *site, fit.phase)
+        validation = fit.phase if self._validates(callbacks) else VALIDATE
+        measure = MeasureEmissions(self.meter, fit.round_number, part.name, fit.phase, validation)
         trainer = self.reusable(measure, ShortFit(seed), *callbacks, epochs=fit.epochs)
         trainer.limit_val_batches = 1.0 if fit.validate and len(part.validation) else 0
         self.model.automatic_optimization, self.model.logging = not self.packed, bool(callbacks)
         data = CellDataModule(self.features, part, self.batch_size, seed, self.packed)
-        with self.meter.phase(fit.phase, *site):
-            epochs = self.fitter.fit(trainer, self.model, data, fit)
-        entry = self.meter.entry(fit.phase, *site)
-        entry.cells += round(epochs * len(part.train))
-        entry.flops += self.flops_per_cell(self.model) * epochs * len(part.train)
-        return self.weights(), dict(self.model.scores)
+        return self.fitter.fit(trainer, self.model, data, fit)
+
+    def _validates(self, callbacks: Sequence[pl.Callback] = ()) -> bool:
+        """Whether scores on validation cells decide anything: then validation is part of training."""
+        return any(hook.validates for hook in self.hooks) or any(getattr(c, "monitor", None) for c in callbacks)
 
     def validate(self, part: Part, weights: Weights, round_number: int = 0) -> dict[str, float]:
         """Loss and scores of ``weights`` on a part's validation cells."""
-        self._load(weights)
-        batches = CellDataModule(self.features, part, self.batch_size, [self.seed]).val_dataloader()
+        phase = FIT if self._validates() else VALIDATE
         # Not by Lightning's loop, which takes as long as training on a small client.
-        with self.meter.phase(VALIDATE, round_number, part.name), self.reusable.inference(self.model):
-            return self.model.validated(batches)
+        with self.meter.phase(phase, round_number, part.name), self.reusable.inference(self.model):
+            self._load(weights)
+            return self.model.validated(
+                CellDataModule(self.features, part, self.batch_size, [self.seed]).val_dataloader()
+            )
 
     def test(self, parts: Sequence[Part], weights: Weights) -> TestResult:
         """Scores of ``weights`` on the test cells of these parts."""

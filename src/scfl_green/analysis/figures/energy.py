@@ -11,23 +11,28 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from scfl_green.analysis.figures import style
+from scfl_green.energy.ledger import AGGREGATE, FIT, IDLE, MESSAGES, PREPARE, VALIDATE
 
-PARTS = ("training: CPU", "training: GPU", "training: RAM", "network")
+PARTS = ("training: CPU", "training: GPU", "training: RAM", "packing, averaging", "network", "idle")
+SERVER = "(server)"
 
 
 def ledger(folder: Path, runs: pd.DataFrame) -> pd.DataFrame:
-    """Wh by site and round of federated runs, a mean over them: of training, and of the network, for validation too."""
+    """Wh by site and round (0: before training) of federated runs, a mean over them: what a run's energy consists of,
+    and what its sites would draw while they wait for the slowest."""
     rows = pd.concat([_of_run(folder, run) for _, run in runs.iterrows()])
     return rows.groupby(["client", "round"], sort=False)[[*PARTS]].sum().div(len(runs)).reset_index()
 
 
 def _of_run(folder: Path, run: pd.Series) -> pd.DataFrame:
     rows = pd.read_csv(folder / run["folder"] / "energy.csv", dtype={"client": str}, keep_default_na=False)
-    rows = rows[rows["phase"].isin(["fit", "validate"])]
+    rows = rows[rows["phase"].isin([FIT, VALIDATE, PREPARE, MESSAGES, AGGREGATE, IDLE])]
     share = (rows["bytes_up"] + rows["bytes_down"]) / max(run["bytes_up"] + run["bytes_down"], 1)
-    trains = rows["phase"] == "fit"
-    by_part = {part: rows[f"energy_{part[-3:].lower()}_kwh"] * trains * 1e3 for part in PARTS[:3]}
-    return rows.assign(**by_part, network=share * run["transfer_wh"])
+    by_part = {part: rows[f"energy_{part[-3:].lower()}_kwh"] * (rows["phase"] == FIT) for part in PARTS[:3]}
+    whole = rows[["energy_cpu_kwh", "energy_gpu_kwh", "energy_ram_kwh"]].sum(axis=1)
+    by_part |= {PARTS[3]: whole * rows["phase"].isin([MESSAGES, AGGREGATE]), "idle": whole * (rows["phase"] == IDLE)}
+    wh = {part: kwh * 1e3 for part, kwh in by_part.items()} | {"network": share * run["transfer_wh"]}
+    return rows.assign(**wh, client=rows["client"].replace("", SERVER))
 
 
 def sites(energy: pd.DataFrame, title: str, narrow: bool = False) -> Figure:

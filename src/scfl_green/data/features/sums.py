@@ -46,17 +46,24 @@ class GeneSums:
 
     @classmethod
     def from_cells(cls, cells: Cells, rows: np.ndarray, preprocess: bool) -> "GeneSums":
-        n_types, n_genes = len(cells.types), cells.counts.shape[1]
-        linear, logged = np.zeros((2, 2, n_genes), np.int64), np.zeros((2, 2, n_types, n_genes), np.int64)
+        n_types = len(cells.types)
+        sums = cls.zeros(n_types, cells.counts.shape[1])
         for start in range(0, len(rows), BLOCK):
             block = rows[start : start + BLOCK]
             everyone = np.ones((1, len(block)), dtype=np.int64)
             member = (cells.labels[block], np.arange(len(block)))
             by_type = sparse.csr_matrix((everyone[0], member), shape=(n_types, len(block)))
             normalised, logs = normalise(cells.counts[block], preprocess)
-            linear += _exact_sums(sparse.csr_matrix(everyone), normalised)[:, :, 0]
-            logged += _exact_sums(by_type, logs)
-        return cls(np.bincount(cells.labels[rows], minlength=n_types), linear, logged)
+            sums.linear[:] += _exact_sums(sparse.csr_matrix(everyone), normalised)[:, :, 0]
+            sums.logged[:] += _exact_sums(by_type, logs)
+        sums.n[:] = np.bincount(cells.labels[rows], minlength=n_types)
+        return sums
+
+    @classmethod
+    def zeros(cls, n_types: int, n_genes: int) -> "GeneSums":
+        """The sums of no cells."""
+        linear, logged = (2, 2, n_genes), (2, 2, n_types, n_genes)
+        return cls(np.zeros(n_types, np.int64), np.zeros(linear, np.int64), np.zeros(logged, np.int64))
 
     def __add__(self, other: "GeneSums") -> "GeneSums":
         return GeneSums(self.n + other.n, self.linear + other.linear, self.logged + other.logged)
