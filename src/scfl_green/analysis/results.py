@@ -31,6 +31,11 @@ def read_results(folder: Path, intensity: float | None = None) -> pd.DataFrame:
     return results
 
 
+def estimated(results: pd.DataFrame) -> bool:
+    """Whether no counter measured the energy of any run, so that the watts of CPU and RAM are estimates."""
+    return not results["energy_mode"].str.contains("measured").any()
+
+
 def _told_apart(results: pd.DataFrame) -> pd.DataFrame:
     """With every setting as it is varied, and ``variant``, a hash, where runs still differ in more than their seed."""
     place = list(results.columns).index("seed")
