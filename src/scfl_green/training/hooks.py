@@ -47,6 +47,8 @@ class Hook:
     per_arm = False
     # The error that regime=finetune, which trains twice, ends in; empty if it is allowed.
     no_finetuning = ""
+    # The error that regime=local, which trains once at each site, ends in; empty if it is allowed.
+    no_local = ""
     # Whether it changes the shapes of weights.
     reshapes = False
     # Packages whose versions go into the record.

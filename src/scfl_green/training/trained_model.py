@@ -71,6 +71,7 @@ class TrainedModel:
             preparation, seen = _preparation(about), Seen.from_json(about["trained_on"])
             return cls(about["model"], load(stored), preparation, tuple(about["cell_types"]), seen, _emissions(path))
         except FileNotFoundError as error:
+            refuse_several(path)
             raise InputError(
                 f"weights={folder}: no {Path(error.filename).name} there; name the folder of a finished run, or start "
                 "that run: regime=finetune needs the same command without it, `python train.py split.newcomers=1 ...`"
@@ -79,6 +80,12 @@ class TrainedModel:
             raise
         except (SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise InputError(f"weights={folder}: damaged files ({type(error).__name__}); repeat that run") from error
+
+
+def refuse_several(folder: Path) -> None:
+    """InputError if a run has left a model of each site and none of all."""
+    if (first := folder / "site-1").is_dir():
+        raise InputError(f"{folder}: a run of regime=local, with a model of each site: name one, such as {first}")
 
 
 def _preparation(about: dict[str, Any]) -> Preparation:
