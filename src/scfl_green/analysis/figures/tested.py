@@ -36,7 +36,7 @@ def sites(rows: pd.DataFrame, title: str, narrow: bool = False) -> Figure:
         by = rows[rows["line"] == line].groupby("site")["value"].agg(["mean", "min", "max"]).reindex(order)
         y = np.arange(len(order)) - (place - (len(lines) - 1) / 2) * 0.7 / len(lines)
         look: dict[str, Any] = {"color": style.COLOURS[place % 6], "fmt": style.MARKERS[place % 8]}
-        reach = [by["mean"] - by["min"], by["max"] - by["mean"]]
+        reach = np.clip([by["mean"] - by["min"], by["max"] - by["mean"]], 0, None)  # equal runs have a rounded mean
         axes.errorbar(by["mean"], y, xerr=reach, markersize=5, lw=1.2, label=style.fitted([line], 40)[0], **look)
     axes.set_yticks(range(len(order)), style.fitted(order, 22 if narrow else 40))
     axes.set(xlabel=style.MEASURES["weighted_f1"], ylabel="site", ylim=(-0.6, len(order) - 0.4))
