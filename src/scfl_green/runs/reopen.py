@@ -14,7 +14,7 @@ from scfl_green.models.base import CellClassifier
 from scfl_green.models.prune import resize
 from scfl_green.runs.assemble import load_dataset, make_model
 from scfl_green.security import targets
-from scfl_green.training.trained_model import TrainedModel, refuse_several
+from scfl_green.training.trained_model import TrainedModel, has_several
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,10 @@ def reopen(folder: Path, trusted: Sequence[str] = ()) -> Reopened:
     Raises InputError if the run is not finished, if its data are missing or have changed, or if it names code beyond
     the allow-list (``targets.check``), since the folder need not be trusted.
     """
-    refuse_several(folder)
+    if has_several(folder):
+        raise InputError(
+            f"{folder}: a run of regime=local, with a model of each site; only a run of one can be reopened"
+        )
     for name in (config := ".hydra/config.yaml", "model.json", "weights.safetensors"):
         if not (folder / name).is_file():
             raise InputError(f"{folder}: no {name} there; name the folder of a finished run, such as logs/runs/NAME")
