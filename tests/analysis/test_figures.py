@@ -65,6 +65,12 @@ def run_folder(folder: Path, clients: list[str], types: list[str], rounds: int =
     pd.DataFrame(curve).to_csv(folder / "run/metrics.csv", index=False)
     counts = np.eye(len(types), dtype=int) * 50 + np.arange(len(types))
     pd.DataFrame(counts, types, types).to_csv(folder / "run/confusion.csv", index_label="true")
+    f1 = np.linspace(0.2, 1, len(clients))
+    scores = {"site": clients, "cells_test": 50, "weighted_f1": f1, "elsewhere_weighted_f1": f1 / 2}
+    pd.DataFrame(scores).to_csv(folder / "run/sites.csv", index=False)
+    edges = np.arange(15) / 15
+    sure = {"confidence_from": edges, "confidence": edges + 0.05, "accuracy": edges, "cells": range(15)}
+    pd.DataFrame(sure).to_csv(folder / "run/calibration.csv", index=False)
 
 
 SWEEPS: dict[str, dict[str, Any]] = {
@@ -72,7 +78,7 @@ SWEEPS: dict[str, dict[str, Any]] = {
     "grid": {"model": MODELS, "opt": OPTS, "regime": BOTH},
     "one_seed": {"model": MODELS, "opt": OPTS, "regime": BOTH, "seeds": 1},
     "small": {"model": MODELS[:2], "opt": OPTS[:2], "scale": 1e-4},
-    "regimes": {"model": MODELS[:2], "regime": (*BOTH, "alone"), "scale": 1e9},
+    "regimes": {"model": MODELS[:2], "regime": (*BOTH, "local"), "scale": 1e9},
     "learning_rate": {"model.optimizer.lr": (1e-5, 1e-4, 1e-3, 1e-2, 1e-1)},
     "strategy": {"federation": ("fedavg", "fedprox"), "opt": OPTS[::2]},
     "two_settings": {"data.n_genes": (100, 2000, 20000), "model.optimizer.lr": (1e-3, 1e-2), "regime": BOTH},
@@ -100,10 +106,13 @@ def test_forty_sites_and_types_of_forty_letters_are_readable(tmp_path: Path, nar
     names = [f"{LONG[:36]}{number:04}" for number in range(40)]
     run_folder(tmp_path / "many", names, [name.upper() for name in names], rounds=100)
     found = {drawing.name: drawing.draw(narrow) for drawing in drawings(tmp_path / "many", made(seeds=1))}
-    for name in ("many_actinn_energy", "many_actinn_rounds", "many_types", "many_confusion", "many_federated_curves"):
-        keeps_the_laws(found[name])
-    shown = [text.get_text() for text in found["many_actinn_energy"].axes[0].get_yticklabels()]
-    assert len(set(shown)) == 40
+    wanted = {"actinn_energy", "actinn_rounds", "actinn_sites", "types", "confusion", "federated_curves", "calibration"}
+    assert set(found) == {f"many_{name}" for name in wanted}
+    for figure in found.values():
+        keeps_the_laws(figure)
+    for name in ("many_actinn_energy", "many_actinn_sites"):
+        shown = [text.get_text() for text in found[name].axes[0].get_yticklabels()]
+        assert len(set(shown)) == 40
 
 
 def keeps_the_laws(figure: Figure) -> None:

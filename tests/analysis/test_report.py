@@ -55,7 +55,7 @@ def test_the_page_holds_all_it_shows(sweep: tuple[Path, str]) -> None:
     assert drawn == {path.stem for path in (sweep[0] / "figures").glob("*.png")}
     assert drawn == {path.stem for path in (sweep[0] / "figures").glob("*.pdf")}
     wanted = {"ratios", "regimes", "central_opts", "federated_opts", "federated_small_batch", "front"}
-    wanted |= {"actinn_energy", "central_curves", "types", "confusion"}
+    wanted |= {"actinn_energy", "actinn_sites", "calibration", "central_curves", "types", "confusion"}
     assert {f"grid_pancreas_{name}" for name in wanted} <= drawn
     assert page.count("<svg") == 2 * len(drawn)  # for wide windows and for phones
     ids = re.findall(r'\bid="([^"]+)"', page)

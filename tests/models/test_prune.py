@@ -76,9 +76,9 @@ def test_a_federation_prunes_between_two_rounds_and_sends_less(few: Cells, meter
 
 def test_central_training_prunes_between_two_epochs(few: Cells, meter: EnergyMeter) -> None:
     job = make_job(few, meter, hooks={**HALF, "recorder": (recorder := Recorder())})
-    outcome = central(job, epochs=3)
+    (model,) = central(job, epochs=3).models
     assert [step.number for step in recorder.steps] == [1, 2, 3]
-    assert outcome.weights["layers.0.weight"].shape[0] == 50
+    assert model.weights["layers.0.weight"].shape[0] == 50
 
 
 def test_an_adaptive_server_is_refused(few: Cells, meter: EnergyMeter) -> None:

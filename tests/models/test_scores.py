@@ -6,8 +6,18 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torchmetrics.functional.classification import multiclass_calibration_error
 
-from scfl_green.models.scores import UNLABELLED, Tally, confusion_matrix, confusion_scores, prediction_scores
+from scfl_green.models.scores import (
+    BINS,
+    UNLABELLED,
+    Tally,
+    calibration_error,
+    confusion_matrix,
+    confusion_scores,
+    prediction_scores,
+    reliability,
+)
 
 CASES = {
     # Type 5 occurs in neither labels nor predictions, type 4 only in predictions; some cells have no label.
@@ -60,3 +70,17 @@ def test_the_calibration_error_is_how_far_confidence_is_from_accuracy() -> None:
     logits = torch.tensor([[sure, 0.0]] * 9)
     labels = torch.tensor([0, 1] * 4 + [UNLABELLED])
     assert prediction_scores(logits, labels)["calibration_error"] == pytest.approx(0.3, abs=1e-6)
+
+
+def test_the_calibration_error_is_that_of_torchmetrics_where_no_confidence_is_full() -> None:
+    logits, labels = made_up(6, 4, 5, 0.1)
+    theirs = multiclass_calibration_error(logits.softmax(dim=1), labels, 6, n_bins=BINS, ignore_index=UNLABELLED)
+    assert calibration_error(reliability(logits, labels)) == pytest.approx(float(theirs), abs=1e-6)
+
+
+def test_a_cell_of_full_confidence_is_in_the_last_bin_and_each_labelled_cell_in_one() -> None:
+    logits = torch.tensor([[1000.0, 0.0], [1000.0, 0.0], [0.0, 0.0], [0.0, 3.0]])
+    bins = reliability(logits, torch.tensor([0, 1, 0, UNLABELLED]))
+    assert bins[:, 0].tolist() == [0] * 7 + [1] + [0] * 6 + [2]  # 0.5 is in the eighth, from 7/15 to 8/15
+    assert bins[-1].tolist() == [2, 2, 1]
+    assert calibration_error(bins) == pytest.approx((1 + 0.5) / 3)

@@ -83,6 +83,8 @@ def test_the_upload_is_still_useful(swept: Path) -> None:
     assert config["data"]["source"] == {"_target_": "scfl_green.data.files"}
     (page,) = swept.rglob("cells_*.html")
     assert ">4<" in page.read_text()  # four clients, by number
+    (page,) = swept.rglob("sites_*.html")
+    assert "<th>4</th>" in page.read_text()
     (binary,), (page,) = swept.rglob("*.wandb"), swept.rglob("record_*.html")
     summary = {item.key for record in records(binary) for item in record.summary.update}
     assert {"accuracy", "emissions_kg", "clients_by_round", "versions", "energy_mode"} <= summary

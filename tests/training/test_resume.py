@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import re
 import resource
 import shutil
 import signal
@@ -31,6 +32,7 @@ from scfl_green.files import locked
 from scfl_green.models.base import CellClassifier
 from scfl_green.models.prune import Weights
 from scfl_green.models.scdlc import ScDLC
+from scfl_green.runs.each_site import local
 from scfl_green.runs.regimes import Outcome, central, federated, finetune
 from scfl_green.runs.run import run
 from scfl_green.training.budget import CarbonBudget
@@ -276,6 +278,7 @@ REGIMES: dict[str, tuple[Callable[[Job], Outcome], Callable[[], dict[str, Any]]]
     "central": (partial(central, epochs=EPOCHS), dict),
     "central, pruned": (partial(central, epochs=EPOCHS), lambda: HALF),
     "central, best weights": (partial(central, epochs=EPOCHS), lambda: {"callbacks": lambda: [BestWeights()]}),
+    "each site alone, pruned": (partial(local, epochs=2), lambda: {"hooks": {"prune": Prune(0.5, 1, after_epoch=1)}}),
     "fine-tuned": (partial(finetune, epochs=EPOCHS, patience=2), dict),
     "fine-tuned, stopped early": (partial(finetune, epochs=12, patience=1), dict),
     "federated, pruned": (partial(federated, federation=Federation(FedAvg(**ONE), EPOCHS, 1)), lambda: HALF),
@@ -296,6 +299,8 @@ def test_any_regime_goes_on_after_any_checkpoint(make: Make, tmp_path: Path, reg
             (newcomer, *clients) = made.split.clients.values()
             made.split = replace(made.split, clients={c.name: c for c in clients}, newcomers={newcomer.name: newcomer})
             made.start = trained(made)
+        if regime.startswith("each site"):
+            made.split = replace(made.split, clients=dict([*made.split.clients.items()][:2]))
         return made
 
     whole = fit(job(None))
@@ -308,7 +313,8 @@ def test_any_regime_goes_on_after_any_checkpoint(make: Make, tmp_path: Path, reg
         begun = job(tmp_path)
         assert begun.saved
         again = fit(begun)
-        assert same(again.weights, whole.weights)
+        for model, known in zip(again.models, whole.models, strict=True):
+            assert same(model.weights, known.weights)
         assert without_times(again.rows) == without_times(whole.rows)
         assert (again.epochs, again.rounds) == (whole.epochs, whole.rounds)
         shutil.rmtree(tmp_path)
@@ -336,23 +342,26 @@ def test_a_private_federation_goes_on_with_what_its_clients_have_spent(make: Mak
 QUICK = ["federation.rounds=3", "federation.local_epochs=1", "data.n_genes=200", "logger=none", "trainer=cpu"]
 
 
-@pytest.mark.parametrize("regime", ["federated", "central"])
+@pytest.mark.parametrize(("regime", "saves", "steps"), [("federated", 2, 3), ("central", 2, 3), ("local", 5, 12)])
 def test_the_record_of_a_run_that_was_killed_is_the_same(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, regime: str
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, regime: str, saves: int, steps: int
 ) -> None:
+    """A site alone makes a fourth checkpoint at its end: at the fifth, the second site has ended its second epoch."""
     overrides = [*QUICK, f"regime={regime}", "trainer.max_epochs=3", "model=scdlc"]
     whole = run(compose_config(tmp_path / "whole", *overrides))
     cfg = compose_config(tmp_path / "killed", *overrides)
-    assert in_child(lambda: (Place(Checkpoint, "save", after=True).kill_at(2), run(cfg))) == -signal.SIGKILL
+    assert in_child(lambda: (Place(Checkpoint, "save", after=True).kill_at(saves), run(cfg))) == -signal.SIGKILL
     with caplog.at_level(logging.INFO):
         again = run(cfg)
     unit = "round" if regime == "federated" else "epoch"
-    assert f"resuming after {unit} 2" in caplog.text
+    assert re.findall(rf"resuming after {unit} (\d+)", caplog.text) == [str(saves)]
     (before,) = without_times([whole])
     assert without_times([again]) == [before]
     folder, other = tmp_path / "killed/run", tmp_path / "whole/run"
-    assert (folder / "weights.safetensors").read_bytes() == (other / "weights.safetensors").read_bytes()
-    assert list(pd.read_csv(folder / "metrics.csv")[unit]) == [1, 2, 3]
+    weights = [path.relative_to(folder) for path in folder.rglob("weights.safetensors")]
+    assert len(weights) == (4 if regime == "local" else 1)
+    assert all((folder / path).read_bytes() == (other / path).read_bytes() for path in weights)
+    assert list(pd.read_csv(folder / "metrics.csv")[unit]) == list(range(1, steps + 1))
     counted = pd.read_csv(folder / "energy.csv").query("phase in ('fit', 'messages', 'aggregate')")
     assert counted["energy_kwh"].sum() == pytest.approx(again["energy_kwh"])
     assert not (folder / "checkpoints").exists()

@@ -6,7 +6,7 @@ from functools import partial
 import pandas as pd
 
 from scfl_green.analysis import figures, tables
-from scfl_green.analysis.drawing import MOST, Drawing, Runs, bars_caption, count, main_axis
+from scfl_green.analysis.drawing import MOST, NAMED, Drawing, Runs, bars_caption, count, main_axis
 from scfl_green.analysis.results import method, varied
 
 
@@ -26,13 +26,13 @@ def draw_ratios(of: Runs) -> Iterator[Drawing]:
 
 def draw_regimes(of: Runs) -> Iterator[Drawing]:
     if of.plain["regime"].nunique() > 1 and not varied(of.plain):
-        title = f"{of.data}: central and federated training"
-        yield of.drawing(
-            "regimes",
-            title,
-            bars_caption(of.plain.groupby(method(of.plain)).size()),
-            partial(figures.bars, of.plain, "regime"),
-        )
+        runs = of.plain.assign(regime=of.plain["regime"].replace(NAMED))
+        title = f"{of.data}: training {', '.join(sorted(set(runs['regime'])))}"
+        caption = bars_caption(runs.groupby(method(runs)).size())
+        if "elsewhere_accuracy" in runs:
+            elsewhere = f"at the other sites, their accuracy is {runs['elsewhere_accuracy'].mean():.2f}"
+            caption += f" Each site alone: models of single sites at home, all sites pooled; {elsewhere}."
+        yield of.drawing("regimes", title, caption, partial(figures.bars, runs, "regime"))
 
 
 def draw_opts(of: Runs) -> Iterator[Drawing]:

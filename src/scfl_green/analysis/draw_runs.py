@@ -6,8 +6,8 @@ from functools import partial
 import pandas as pd
 
 from scfl_green.analysis import figures
-from scfl_green.analysis.drawing import MOST, Drawing, Runs, bars_caption, count, repeats
-from scfl_green.analysis.figures import energy, learning, style
+from scfl_green.analysis.drawing import MOST, NAMED, Drawing, Runs, bars_caption, count, repeats
+from scfl_green.analysis.figures import energy, learning, style, tested
 from scfl_green.analysis.results import varied
 
 
@@ -40,15 +40,17 @@ def draw_curves(of: Runs) -> Iterator[Drawing]:
             continue
         labels = ("round" if regime == "federated" else "epoch", "validation F1 (weighted, 0 to 1)")
         lines = "means over runs; bands: their range" if runs["seed"].nunique() > 1 else "one run each"
+        if regime == "local":
+            lines = "means over sites and runs; bands: their range"
         caption = f"Lines: {lines}. Validation cells, not test cells. {count(runs)}"
         draw = partial(learning.curves, rows, labels=labels)
-        yield of.drawing(f"{regime}_curves", f"{of.data}: learning curves, {regime}", caption, draw)
+        title = f"{of.data}: learning curves, {NAMED.get(str(regime), regime)}"
+        yield of.drawing(f"{regime}_curves", title, caption, draw)
 
 
 def draw_types(of: Runs) -> Iterator[Drawing]:
     """F1 by cell type of every framework without optimisation, and what the best of these takes for what."""
-    regimes = of.plain["regime"].unique()
-    runs = of.plain[of.plain["regime"] == ("federated" if "federated" in regimes else next(iter(regimes), ""))]
+    runs = _one_regime(of)
     found = {model: learning.read_confusion(of.folder, repeats(group)) for model, group in runs.groupby("model")}
     found = {model: confused for model, confused in found.items() if len(confused) > 1}
     if not found:
@@ -61,6 +63,45 @@ def draw_types(of: Runs) -> Iterator[Drawing]:
     caption = f"Of each true type's test cells, the share taken for each type; all runs of {best} together ({n})."
     title = f"{of.data}, {best}: what is taken for what ({n})"
     yield of.drawing("confusion", title, caption, partial(learning.confusion, found[best]))
+
+
+def draw_sites(of: Runs) -> Iterator[Drawing]:
+    """What every site gets from each regime, a figure a framework."""
+    for model, of_model in of.plain.groupby("model"):
+        runs = pd.concat([repeats(group) for _, group in of_model.groupby("regime")])
+        rows = tested.read_sites(of.folder, runs.assign(line=runs["regime"].replace(NAMED)))
+        if rows.empty or rows["site"].nunique() < 2:
+            continue
+        n = style.counted(rows.groupby("line")["seed"].nunique())
+        spread = "means of the runs; whiskers: their range" if rows["seed"].nunique() > 1 else "one run each"
+        most, least = f"{rows['cells_test'].max():,}", f"{rows['cells_test'].min():,}"
+        caption = f"Points: {spread} ({n}). A site has {least} to {most} test cells."
+        title = f"{of.data}, {model}: scores by site ({n})"
+        yield of.drawing(f"{model}_sites", title, caption, partial(tested.sites, rows))
+
+
+def draw_calibration(of: Runs) -> Iterator[Drawing]:
+    """How far the frameworks can be trusted to know what they do not know, of the same runs as ``draw_types``."""
+    runs = _one_regime(of)
+    read = {str(model): tested.read_calibration(of.folder, repeats(group)) for model, group in runs.groupby("model")}
+    found = {model: rows for model, rows in read.items() if len(rows)}
+    if not found:
+        return
+    n = style.counted([rows["seed"].nunique() for rows in found.values()])
+    caption = (
+        "Points: test cells of all runs of a method together, in 15 bins of confidence, the probability of the "
+        "predicted type; the larger, the more cells. Below the dotted line, predictions are surer than right. ECE: "
+        f"expected calibration error, the mean distance from that line over cells; mean over runs ({n}); "
+        f"{runs['regime'].iloc[0]}."
+    )
+    title = f"{of.data}: confidence and accuracy ({n})"
+    yield of.drawing("calibration", title, caption, partial(tested.calibration, found))
+
+
+def _one_regime(of: Runs) -> pd.DataFrame:
+    """The runs without optimisation of one regime: the federated ones if there are any."""
+    regimes = of.plain["regime"].unique()
+    return of.plain[of.plain["regime"] == ("federated" if "federated" in regimes else next(iter(regimes), ""))]
 
 
 def draw_finetuning(of: Runs) -> Iterator[Drawing]:

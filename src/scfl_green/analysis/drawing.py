@@ -11,6 +11,7 @@ from scfl_green.analysis.figures import style
 from scfl_green.analysis.results import method, varied
 
 MOST = 6  # colours that are told apart
+NAMED = {"local": "each site alone"}  # regimes as a page names them, where it is otherwise
 
 
 @dataclass(frozen=True)

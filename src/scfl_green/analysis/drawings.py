@@ -5,11 +5,18 @@ from pathlib import Path
 import pandas as pd
 
 from scfl_green.analysis.draw_methods import draw_front, draw_opts, draw_ratios, draw_regimes, draw_settings
-from scfl_green.analysis.draw_runs import draw_curves, draw_energy, draw_finetuning, draw_types
+from scfl_green.analysis.draw_runs import (
+    draw_calibration,
+    draw_curves,
+    draw_energy,
+    draw_finetuning,
+    draw_sites,
+    draw_types,
+)
 from scfl_green.analysis.drawing import Drawing, Runs
 
-METHODS = (draw_finetuning, draw_ratios, draw_regimes, draw_opts, draw_settings, draw_front)
-WITHIN = (draw_energy, draw_curves, draw_types)
+METHODS = (draw_finetuning, draw_ratios, draw_regimes, draw_sites, draw_opts, draw_settings, draw_front)
+WITHIN = (draw_energy, draw_curves, draw_types, draw_calibration)
 
 
 def drawings(folder: Path, results: pd.DataFrame) -> list[Drawing]:

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from scfl_green.analysis.drawing import main_axis
+from scfl_green.analysis.drawing import NAMED, main_axis
 from scfl_green.analysis.figures.style import scaled, written
 from scfl_green.analysis.results import method
 from scfl_green.analysis.score import FEWEST, Interval, difference, found, holm, ratio
@@ -38,7 +38,8 @@ def _compared(runs: pd.DataFrame) -> str | None:
     accuracy = _by_seed(runs, over, "accuracy") * 100
     change = difference(accuracy[best], accuracy[reference])
     other = "the baseline" if reference == "baseline" else _named(over, reference)
-    times = f"{_named(over, best)}: {written(against[best].estimate)} times the F1 per gram of CO2e of {other}"
+    gain = f"{written(against[best].estimate)} times the F1 per gram of CO2e of {other}"
+    times = f"{_titled(over, best)}: {gain}"
     claim = times if found(p[best]) else f"No difference shown: {times}"
     claim = claim if len(scores) >= FEWEST else times
     return f"{claim} ({_interval(against[best])}), {_accuracy(change)}, on {_where(runs, over)}; {_count(len(scores))}."
@@ -94,14 +95,14 @@ def _interval(interval: Interval) -> str:
 
 
 def _named(over: str, value: Any) -> str:
-    text = (
-        str(value).replace("_", " ")
-        if over in ("opt", "regime")
-        else str(value)
-        if over == "model"
-        else f"{over}={value}"
-    )
-    return text[:1].upper() + text[1:] if over in ("opt", "regime") else text
+    if over in ("opt", "regime"):
+        return NAMED.get(value, str(value).replace("_", " "))
+    return str(value) if over == "model" else f"{over}={value}"
+
+
+def _titled(over: str, value: Any) -> str:
+    name = _named(over, value)
+    return name[:1].upper() + name[1:] if over in ("opt", "regime") else name
 
 
 def _where(runs: pd.DataFrame, over: str) -> str:

@@ -42,6 +42,9 @@ def sections(folder: Path, results: pd.DataFrame) -> list[Section]:
     if "scratch_accuracy" in results:
         note = "At a newcomer, means over runs; to target: when the F1 that both reach was first reached."
         found.append(("finetuning", "Fine-tuning and training from scratch", note, _finetuning(results)))
+    if "elsewhere_accuracy" in results:
+        note = "Means over runs: on each site's own test cells, and on those of all other sites."
+        found.append(("elsewhere", "Each site alone, at home and elsewhere", note, _elsewhere(results)))
     note = "AUC .5: nothing leaks to this attack."
     found.append(("leakage", "Training cells told by their loss", note, tables.leakage(folder, results)))
     return [(name, title, note, _without_constants(rows)) for name, title, note, rows in found if not rows.empty]
@@ -84,6 +87,14 @@ def _finetuning(results: pd.DataFrame) -> pd.DataFrame:
             means[column] *= 1e6
     heads = {c: c.replace("_kg", " (mg CO2e)").replace("_kwh", " (mWh)").replace("_", " ") for c in means.columns}
     return means.rename(columns=heads)
+
+
+def _elsewhere(results: pd.DataFrame) -> pd.DataFrame:
+    """Scores of the models of single sites at their own and at the other sites."""
+    columns = [column for score in SCORES for column in (score, f"elsewhere_{score}")]
+    means = results.dropna(subset="elsewhere_accuracy").groupby(method(results))[columns].mean().reset_index()
+    heads = {f"elsewhere_{score}": f"{HEADS[score]} elsewhere" for score in SCORES}
+    return means.rename(columns=HEADS | heads)
 
 
 def _without_constants(rows: pd.DataFrame) -> pd.DataFrame:

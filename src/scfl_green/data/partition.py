@@ -31,6 +31,12 @@ class Split:
     newcomers: dict[str, Part]
     tested: dict[str, Part] = field(default_factory=dict)
 
+    @property
+    def numbers(self) -> dict[str, int]:
+        """A number of each client, to publish in place of its name, which may be a person's."""
+        names = [name for parts in (self.clients, self.newcomers, self.tested) for name in parts]
+        return {name: number for number, name in enumerate(names, start=1)}
+
     def to_test(self, parts: Sequence[Part]) -> list[Part]:
         """The parts to test a model of ``parts`` on: held-out clients if any, else those with test cells."""
         return list(self.tested.values()) or [part for part in parts if len(part.test)]

@@ -5,15 +5,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torchmetrics.functional.classification import (
-    multiclass_accuracy,
-    multiclass_calibration_error,
-    multiclass_confusion_matrix,
-    multiclass_f1_score,
-)
+from torchmetrics.functional.classification import multiclass_accuracy, multiclass_confusion_matrix, multiclass_f1_score
 
 # The label of a cell whose type is missing; no score counts such cells.
 UNLABELLED = -1
+# Bins of confidence, as in Guo et al.
+BINS = 15
 
 
 def prediction_scores(logits: Tensor, labels: Tensor) -> dict[str, float]:
@@ -22,15 +19,33 @@ def prediction_scores(logits: Tensor, labels: Tensor) -> dict[str, float]:
         "accuracy": multiclass_accuracy(logits, labels, average="micro", **_options(logits)),
         "weighted_f1": multiclass_f1_score(logits, labels, average="weighted", **_options(logits)),
         "macro_f1": multiclass_f1_score(logits, labels, average="macro", **_options(logits)),
-        "calibration_error": multiclass_calibration_error(logits.softmax(dim=1), labels, **_options(logits)),
     }
-    # The calibration error of no labelled cell is NaN; the other scores are 0.
-    return {name: float(value.nan_to_num()) for name, value in scores.items()}
+    error = calibration_error(reliability(logits, labels))
+    return {name: float(value) for name, value in scores.items()} | {"calibration_error": error}
 
 
 def confusion_matrix(logits: Tensor, labels: Tensor) -> Tensor:
     """Labelled cells by true (rows) and predicted cell type."""
     return multiclass_confusion_matrix(logits, labels, **_options(logits))
+
+
+def reliability(logits: Tensor, labels: Tensor) -> Tensor:
+    """Labelled cells by confidence, the probability of the predicted type, in ``BINS`` bins of equal width: their
+    number, the sum of their confidence, and how many were predicted right (bins x 3, float64)."""
+    known = labels != UNLABELLED
+    confidence, predicted = logits[known].double().softmax(dim=1).max(dim=1)
+    right = (predicted == labels[known]).double()
+    # Closed above, so that full confidence is in the last bin; torchmetrics has one more bin for it.
+    bins = (confidence * BINS).ceil().long().clamp(1, BINS) - 1
+    values = torch.stack([torch.ones_like(right), confidence, right], dim=1)
+    return torch.zeros(BINS, 3, dtype=torch.float64).index_add_(0, bins, values)
+
+
+def calibration_error(bins: Tensor) -> float:
+    """The expected calibration error (ECE) of ``reliability``: the mean over cells of how far the confidence of their
+    bin is from its accuracy (Guo et al. 2017, ICML, "On Calibration of Modern Neural Networks", section 2)."""
+    cells, confidence, right = bins.T
+    return float((confidence - right).abs().sum() / cells.sum().clamp_min(1))
 
 
 def _options(logits: Tensor) -> dict[str, Any]:

@@ -29,8 +29,7 @@ def print_cells(dataset: Dataset) -> None:
 def table_without_names(dataset: Dataset) -> pd.DataFrame:
     """The table for publication: clients, who may be donors, by number."""
     table = dataset.table()
-    clients, purposes = (table.index.get_level_values(level) for level in (0, 1))
-    return table.set_axis(pd.MultiIndex.from_arrays([pd.factorize(clients)[0] + 1, purposes], names=table.index.names))
+    return table.rename(index=dataset.split.numbers, level="client")
 
 
 def draw_cells(name: str, dataset: Dataset, path: Path) -> None:

@@ -61,8 +61,8 @@ class RunFolder:
             return record
         aside = self.path / f"earlier-{record['fingerprint']}"
         aside.mkdir(exist_ok=True)
-        for file in [file for file in self.path.iterdir() if file.is_file()]:
-            file.replace(aside / file.name)
+        for left in [file for file in self.path.iterdir() if file.is_file() or file.match("site-*")]:
+            left.replace(aside / left.name)
         LOG.info("%s: the run of another configuration is now in %s", self.path, aside.name)
         return None
 

@@ -20,32 +20,43 @@ SCRATCH = "scratch"
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """The trained weights, the parts to test them on, and the length of training; ``record`` (fields) and ``rows`` (one
-    per epoch) hold what only this regime reports."""
+class Trained:
+    """Weights, and the parts whose cells they were trained on."""
 
     weights: Weights
     parts: Sequence[Part]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What was trained, one model for all parts or one for each, and the length of training; ``record`` (fields) and
+    ``rows`` (one per epoch) hold what only this regime reports."""
+
+    models: Sequence[Trained]
     epochs: int
     rounds: int = 0
     local_epochs: int = 0
     record: dict[str, Any] = field(default_factory=dict)
     rows: list[dict[str, Any]] = field(default_factory=list)
 
+    @property
+    def parts(self) -> list[Part]:
+        return [part for model in self.models for part in model.parts]
+
 
 def central(job: Job, *, epochs: Count) -> Outcome:
     """Train on the pooled training cells of all clients: the baseline for a federation."""
     parts = list(job.split.clients.values())
     weights, done = fit_single_site(job, Arm("central", Part.pooled(parts), job.initial, job.hooks), epochs)
-    return Outcome(weights, parts, done)
+    return Outcome([Trained(weights, parts)], done)
 
 
 def federated(job: Job, *, federation: Federation) -> Outcome:
     """Train at each client and average the weights."""
     parts = list(job.split.clients.values())
     result = simulate(job, parts, federation)
-    local_epochs = federation.local_epochs
-    return Outcome(result.weights, parts, result.rounds * local_epochs, result.rounds, local_epochs, result.record)
+    rounds, local_epochs = result.rounds, federation.local_epochs
+    return Outcome([Trained(result.weights, parts)], rounds * local_epochs, rounds, local_epochs, result.record)
 
 
 def finetune(
@@ -75,7 +86,8 @@ def finetune(
     tuned, scratch = (_train_arm(job, arm, epochs) for arm in arms)
     assert job.start is not None
     comparison = _compare(tuned, scratch, target_f1, job.start.emissions_kg)
-    return Outcome(tuned.weights, [part], tuned.epochs, record=comparison, rows=tuned.rows + scratch.rows)
+    trained = [Trained(tuned.weights, [part])]
+    return Outcome(trained, tuned.epochs, record=comparison, rows=tuned.rows + scratch.rows)
 
 
 def _newcomer(job: Job, client: str | None) -> Part:

@@ -14,7 +14,9 @@ from scfl_green.models.base import CellClassifier
 from scfl_green.models.prune import resize
 from scfl_green.runs.assemble import load_dataset, make_model
 from scfl_green.security import targets
-from scfl_green.training.trained_model import TrainedModel
+from scfl_green.training.trained_model import TrainedModel, has_several
+
+CONFIG = ".hydra/config.yaml"
 
 
 @dataclass(frozen=True)
@@ -35,10 +37,8 @@ def reopen(folder: Path, trusted: Sequence[str] = ()) -> Reopened:
     Raises InputError if the run is not finished, if its data are missing or have changed, or if it names code beyond
     the allow-list (``targets.check``), since the folder need not be trusted.
     """
-    for name in (config := ".hydra/config.yaml", "model.json", "weights.safetensors"):
-        if not (folder / name).is_file():
-            raise InputError(f"{folder}: no {name} there; name the folder of a finished run, such as logs/runs/NAME")
-    cfg, left = OmegaConf.load(folder / config), TrainedModel.load(str(folder), trusted)
+    _check_files(folder)
+    cfg, left = OmegaConf.load(folder / CONFIG), TrainedModel.load(str(folder), trusted)
     assert isinstance(cfg, DictConfig)
     # The same sums, exactly, as by messages.
     cfg.gene_sums = {"_target_": "scfl_green.data.dataset.pooled", "_partial_": True}
@@ -57,6 +57,16 @@ def reopen(folder: Path, trusted: Sequence[str] = ()) -> Reopened:
     resize(model, left.weights)
     model.load_state_dict(left.weights)
     return Reopened(cfg, dataset, model.eval(), left, fresh)
+
+
+def _check_files(folder: Path) -> None:
+    if has_several(folder):
+        raise InputError(
+            f"{folder}: a run of regime=local, with a model of each site; only a run of one can be reopened"
+        )
+    for name in (CONFIG, "model.json", "weights.safetensors"):
+        if not (folder / name).is_file():
+            raise InputError(f"{folder}: no {name} there; name the folder of a finished run, such as logs/runs/NAME")
 
 
 def _load_data(cfg: DictConfig, left: TrainedModel, start: TrainedModel | None) -> Dataset:

@@ -17,7 +17,6 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from scfl_green.data.dataset import Dataset
-from scfl_green.data.partition import Part
 from scfl_green.data.seen import Seen
 from scfl_green.data.sources.local import contents
 from scfl_green.energy.ledger import PREPARE, TRACKING, Ledger
@@ -25,14 +24,14 @@ from scfl_green.energy.meter import EnergyMeter
 from scfl_green.errors import InputError
 from scfl_green.federated.strategy import QuorumError
 from scfl_green.files import write_atomically
-from scfl_green.models.prune import Weights
 from scfl_green.runs import settings
 from scfl_green.runs.assemble import load_dataset, make_job
 from scfl_green.runs.cells import draw_cells, print_cells, table_without_names
 from scfl_green.runs.folder import RunFolder, identify
 from scfl_green.runs.names import hydra_node
 from scfl_green.runs.record import make_record
-from scfl_green.runs.regimes import Outcome
+from scfl_green.runs.regimes import Outcome, Trained
+from scfl_green.runs.scoring import score, test_tables
 from scfl_green.runs.summary import print_summary
 from scfl_green.runs.tracking import Tracker
 from scfl_green.training.job import Job
@@ -130,23 +129,24 @@ def _run(inputs: Inputs, dataset: Dataset, meter: EnergyMeter, folder: RunFolder
         with meter.phase(TRACKING):
             tracker.open()
         outcome = _train(inputs, dataset, job, folder)
-        tested = job.test(job.split.to_test(outcome.parts), outcome.weights)
+        tested = score(job, outcome)
         meter.read()
         record = make_record(folder.identity, job, outcome, tested.scores, min_seconds=cfg.carbon.min_seconds)
-        confusion = pd.DataFrame(tested.confusion.numpy(), index=dataset.types, columns=dataset.types)
-        tracker.finish(record, {"cells": table_without_names(dataset), "confusion": confusion})
+        tables = test_tables(dataset, tested)
+        without_names = {"cells": table_without_names(dataset), "sites": tables["sites"].rename(dataset.split.numbers)}
+        tracker.finish(record, tables | without_names)
     print_summary(record, tested, meter)
     for note in filter(None, (hook.note() for hook in job.hooks)):
         LOG.info(note)
-    confusion.to_csv(folder.path / "confusion.csv", index_label="true")
     draw_cells(cfg.data.name, dataset, folder.path / "cells.png")
-    dataset.table().to_csv(folder.path / "cells.csv")
     meter.write(folder.path / "energy.csv")
     if outcome.rows:
-        write_atomically(folder.path / "finetune.csv", pd.DataFrame(outcome.rows).to_csv(index=False).encode())
-    _model(inputs, dataset, outcome.parts, outcome.weights).save(folder.path)
+        tables["finetune"] = pd.DataFrame(outcome.rows).set_index("arm")
+    for name, table in (tables | {"cells": dataset.table()}).items():
+        write_atomically(folder.path / f"{name}.csv", table.to_csv().encode())
+    saved = _save(inputs, dataset, outcome.models, folder.path)
     folder.finish(record)
-    LOG.info("%s: result.json, weights.safetensors, model.json, metrics.csv, energy.csv", folder.path)
+    LOG.info("%s: result.json, %s, metrics.csv, energy.csv", folder.path, saved)
     return record
 
 
@@ -157,19 +157,24 @@ def _train(inputs: Inputs, dataset: Dataset, job: Job, folder: RunFolder) -> Out
         outcome: Outcome = instantiate(inputs.cfg.regime, _convert_="all")(job)
     except QuorumError as error:
         if error.weights is not None:
-            _model(inputs, dataset, list(job.split.clients.values()), error.weights).save(folder.path)
+            _save(inputs, dataset, [Trained(error.weights, list(job.split.clients.values()))], folder.path)
             LOG.info("%s: saved the weights of the last good round", folder.path)
         raise
     finally:
         for hook in job.hooks:
             hook.write(folder.path)
-    if not all(value.isfinite().all() for value in outcome.weights.values()):
+    if not all(value.isfinite().all() for model in outcome.models for value in model.weights.values()):
         raise InputError("training diverged, its weights are not finite: lower model.optimizer.lr")
     return outcome
 
 
-def _model(inputs: Inputs, dataset: Dataset, parts: Sequence[Part], weights: Weights) -> TrainedModel:
-    """The trained model of weights that were trained on these parts."""
+def _save(inputs: Inputs, dataset: Dataset, models: Sequence[Trained], folder: Path) -> str:
+    """Save the model in the run's folder, or each of several in its own, by number, since names may be people's; says
+    what was saved."""
     before = inputs.start.seen if inputs.start else None
-    seen = Seen.of(parts, contents(inputs.paths), len(dataset.features.labels), before)
-    return TrainedModel(inputs.config["model"], weights, dataset.preparation, dataset.types, seen)
+    places = [folder] if len(models) == 1 else [folder / f"site-{number}" for number, _ in enumerate(models, start=1)]
+    for trained, place in zip(models, places, strict=True):
+        place.mkdir(exist_ok=True)
+        seen = Seen.of(trained.parts, contents(inputs.paths), len(dataset.features.labels), before)
+        TrainedModel(inputs.config["model"], trained.weights, dataset.preparation, dataset.types, seen).save(place)
+    return "weights.safetensors, model.json" if len(models) == 1 else f"a model in each of site-1 to site-{len(models)}"

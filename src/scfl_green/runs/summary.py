@@ -12,7 +12,7 @@ from scfl_green.data.partition import POOLED
 from scfl_green.energy.eaps import eaps
 from scfl_green.energy.ledger import FIT
 from scfl_green.energy.meter import EnergyMeter
-from scfl_green.training.job import TestResult
+from scfl_green.training.testing import TestResult
 
 LOG = logging.getLogger(__name__)
 SCORES = ("accuracy", "weighted_f1", "macro_f1")
@@ -27,6 +27,8 @@ def print_summary(record: dict[str, Any], tested: TestResult, meter: EnergyMeter
         table.add_column(name, justify="right", no_wrap=True)
     moved = record["bytes_up"] + record["bytes_down"]
     table.add_row("run", *_row(record, tested.scores, record, moved))
+    if elsewhere := {name: value for name in SCORES if (value := tested.scores.get(f"elsewhere_{name}")) is not None}:
+        table.add_row("at the other sites", *_row(record, elsewhere, None, 0))
     trained = {entry.client for entry in meter.entries.values() if entry.phase == FIT} - {POOLED}
     for name in sorted(tested.by_part.keys() | trained):
         moved = sum(meter.moved(client=name))

@@ -23,6 +23,7 @@ class CarbonBudget(Hook):
     """
 
     per_arm = validates = True
+    no_local = "callbacks=carbon_budget ends one training, regime=local has one at each site: use another regime"
 
     def __init__(self, grams: Positive | None = None, min_f1_per_gram: float | None = None, window: Count = 2) -> None:
         self.grams, self.min_f1_per_gram, self.window = grams, min_f1_per_gram, window

@@ -49,6 +49,8 @@ class Hook:
     no_finetuning = ""
     # Whether scores on validation cells decide what it does: their validation is then part of training.
     validates = False
+    # The error that regime=local, which trains once at each site, ends in; empty if it is allowed.
+    no_local = ""
     # Whether it changes the shapes of weights.
     reshapes = False
     # Packages whose versions go into the record.

@@ -20,22 +20,12 @@ from scfl_green.energy.meter import EnergyMeter
 from scfl_green.errors import InputError
 from scfl_green.models.base import CellClassifier
 from scfl_green.models.prune import Weights, resize
-from scfl_green.models.scores import confusion_matrix, prediction_scores
 from scfl_green.training.callbacks import ShortFit
 from scfl_green.training.fitting import Fit, Fitter, PlainFit
 from scfl_green.training.hooks import Hooks, State, Step
+from scfl_green.training.testing import Predicted, TestResult
 from scfl_green.training.trained_model import TrainedModel
 from scfl_green.training.trainer import ReusableTrainer
-
-
-@dataclass(frozen=True)
-class TestResult:
-    """Scores on the test cells of all parts pooled, scores of each part by name, and the pooled confusion matrix: cells
-    by true (rows) and predicted cell type."""
-
-    scores: dict[str, float]
-    by_part: dict[str, dict[str, float]]
-    confusion: Tensor
 
 
 @dataclass
@@ -138,6 +128,10 @@ class Job:
 
     def test(self, parts: Sequence[Part], weights: Weights) -> TestResult:
         """Scores of ``weights`` on the test cells of these parts."""
+        return TestResult.of(self.predict(parts, weights))
+
+    def predict(self, parts: Sequence[Part], weights: Weights) -> Predicted:
+        """What ``weights`` predict for the test cells of these parts."""
         self._load(weights)
         predicted: dict[str, tuple[Tensor, Tensor]] = {}
         with self.meter.phase(TEST), self.reusable.inference(self.model) as infer:
@@ -145,9 +139,7 @@ class Job:
                 batches = CellDataModule(self.features, part, 1024, [self.seed]).test_dataloader()
                 logits = torch.cat([infer(x).float().cpu() for x, _ in batches])
                 predicted[part.name] = logits, torch.from_numpy(self.features.labels[part.test])
-        logits, labels = (torch.cat(tensors) for tensors in zip(*predicted.values(), strict=True))
-        by_part = {name: prediction_scores(*of_part) for name, of_part in predicted.items()}
-        return TestResult(prediction_scores(logits, labels), by_part, confusion_matrix(logits, labels))
+        return predicted
 
     def warm_up(self) -> None:
         """Train briefly and discard the result, so that the first fit does not pay the one-time costs of a process."""

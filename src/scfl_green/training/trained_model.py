@@ -71,6 +71,11 @@ class TrainedModel:
             preparation, seen = _preparation(about), Seen.from_json(about["trained_on"])
             return cls(about["model"], load(stored), preparation, tuple(about["cell_types"]), seen, _emissions(path))
         except FileNotFoundError as error:
+            if has_several(path):
+                raise InputError(
+                    f"weights={folder}: a run of regime=local, with a model of each site; name one, such as "
+                    f"weights={folder}/site-1"
+                ) from None
             raise InputError(
                 f"weights={folder}: no {Path(error.filename).name} there; name the folder of a finished run, or start "
                 "that run: regime=finetune needs the same command without it, `python train.py split.newcomers=1 ...`"
@@ -79,6 +84,11 @@ class TrainedModel:
             raise
         except (SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise InputError(f"weights={folder}: damaged files ({type(error).__name__}); repeat that run") from error
+
+
+def has_several(folder: Path) -> bool:
+    """Whether a run has left a model of each site, and none of all."""
+    return (folder / "site-1").is_dir()
 
 
 def _preparation(about: dict[str, Any]) -> Preparation:

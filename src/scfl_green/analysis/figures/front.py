@@ -13,6 +13,8 @@ from scfl_green.analysis.figures import style
 from scfl_green.analysis.results import method, varied
 from scfl_green.analysis.score import pareto
 
+# Of a regime's markers.
+FILLS: tuple[Any, ...] = ("full", "none", "left")
 # Of a number from its point, in points: near ones first.
 OFFSETS = [(6, -11), (6, 6), (-10, 6), (-10, -11), (-2, 8), (-2, -15), (9, -3), (-15, -3)]
 OFFSETS += [(2 * x, 2 * y) for x, y in OFFSETS] + [(3 * x, 3 * y) for x, y in OFFSETS]
@@ -62,9 +64,9 @@ def _looks(points: pd.DataFrame) -> list[dict[str, Any]]:
     looks = []
     for model, other, regime in points[["model", "other", "regime"]].itertuples(index=False, name=None):
         colour = style.COLOURS[models.index(model) % 6]
-        filled = colour if regimes.index(regime) == 0 else "none"
+        fill = FILLS[regimes.index(regime) % 3]
         marker = style.MARKERS[others.index(other) % 8]
-        looks.append({"color": colour, "marker": marker, "markerfacecolor": filled, "markeredgewidth": 1.3})
+        looks.append({"color": colour, "marker": marker, "fillstyle": fill, "markeredgewidth": 1.3})
     return looks
 
 
@@ -74,7 +76,7 @@ def _keys(points: pd.DataFrame) -> list[Line2D]:
     columns = {
         "model": [{"color": colour, "marker": "o", "ls": ""} for colour in style.COLOURS],
         "other": [{**grey, "marker": marker} for marker in style.MARKERS],
-        "regime": [{**grey, "marker": "o", "markerfacecolor": fill} for fill in ("#777777", "none", "none")],
+        "regime": [{**grey, "marker": "o", "fillstyle": fill} for fill in FILLS],
     }
     keys = []
     for column, looks in columns.items():

@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -23,6 +22,8 @@ def read_curves(folder: Path, runs: pd.DataFrame) -> pd.DataFrame:
         step = next((name for name in ("round", "epoch") if name in rows), None)
         if step and "validation/weighted_f1" in rows:
             rows = rows.rename(columns={step: "step", "validation/weighted_f1": "value"})
+            if "site_epoch" in rows:  # of each site alone
+                rows["step"] = rows["site_epoch"]
             of_run = {"line": run["line"], "panel": run["panel"], "seed": run["seed"]}
             read.append(rows[["step", "value"]].assign(**of_run))
     return pd.concat(read, ignore_index=True).dropna() if read else pd.DataFrame()
@@ -119,10 +120,5 @@ def types(scores: pd.DataFrame, title: str, narrow: bool = False) -> Figure:
     axes.set_yticks(range(len(order)), style.fitted(order, 22 if narrow else 40))
     axes.set(xlabel="F1 (0 to 1)", ylabel="cell type", ylim=(-0.6, len(order) - 0.4))
     axes.grid(axis="y", lw=0.3)
-    _share_of_one(axes)
+    style.share_of_one(axes)
     return style.finish(figure, title, axes.get_legend_handles_labels()[0] if len(scores.columns) > 1 else [])
-
-
-def _share_of_one(axes: Axes) -> None:
-    axes.set_xlim(right=1.02)
-    style.numbers(axes.xaxis)

@@ -91,6 +91,12 @@ def numbers(axis: Axis) -> None:
     axis.set_major_formatter(FuncFormatter(lambda value, _: _tick(value, np.diff(axis.get_majorticklocs()))))
 
 
+def share_of_one(axes: Axes) -> None:
+    """An x axis of shares, which ends at 1."""
+    axes.set_xlim(right=1.02)
+    numbers(axes.xaxis)
+
+
 def _tick(value: float, steps: np.ndarray) -> str:
     """A number with the digits that tell it from the next tick."""
     digits = max(0, 1 - int(np.floor(np.log10(steps.min()) + 1e-9))) if len(steps) else 3
