@@ -3,6 +3,7 @@
 import errno
 import logging
 import os
+import shlex
 import shutil
 import signal
 import sys
@@ -20,6 +21,7 @@ from scfl_green.runs.mistakes import MISTAKES, one_line
 from scfl_green.runs.names import check_sizes_of_opt, hydra_node, register_resolvers
 from scfl_green.security.confidential import refuse_secret_arguments, refuse_secrets
 
+LOG = logging.getLogger(__name__)
 PACKAGE = Path(__file__).parents[1]
 # In a wheel, and in a clone.
 CONFIGS = next(folder for folder in (PACKAGE / "configs", PACKAGE.parents[1] / "configs") if folder.is_dir())
@@ -55,7 +57,7 @@ def job(cfg: DictConfig) -> float | None:
     try:
         _refuse_written_secrets(cfg, folder)
         check_sizes_of_opt(hydra_node())
-        return _run(cfg)
+        metric = _run(cfg)
     except MISTAKES as error:
         if several:
             raise  # Hydra names this job and continues with the others
@@ -66,6 +68,9 @@ def job(cfg: DictConfig) -> float | None:
         if error.errno not in NO_ROOM or several:
             raise
         sys.exit(f"error: no room to write ({error}); free some, and {RESUMES}")
+    if not several:
+        LOG.info("page: scfl-green report %s", shlex.quote(os.path.relpath(folder)))
+    return metric
 
 
 def _run(cfg: DictConfig) -> float | None:

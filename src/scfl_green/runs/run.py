@@ -29,11 +29,11 @@ from scfl_green.models.prune import Weights
 from scfl_green.runs import settings
 from scfl_green.runs.assemble import load_dataset, make_job
 from scfl_green.runs.cells import draw_cells, print_cells, table_without_names
-from scfl_green.runs.folder import RunFolder, identify
+from scfl_green.runs.folder import SUMMARY, RunFolder, identify
 from scfl_green.runs.names import hydra_node
 from scfl_green.runs.record import make_record
 from scfl_green.runs.regimes import Outcome
-from scfl_green.runs.summary import print_summary
+from scfl_green.runs.summary import summary
 from scfl_green.runs.tracking import Tracker
 from scfl_green.training.job import Job
 from scfl_green.training.trained_model import TrainedModel
@@ -47,17 +47,20 @@ NOISE = (".*does not have many workers", ".*isinstance.treespec, LeafSpec")
 
 @dataclass(frozen=True)
 class Invocation:
-    """How a run was started: its folder, the choices of its groups, and whether it prints the table of cells."""
+    """How a run was started: its folder, the choices of its groups, whether it prints the table of cells, and whether
+    it is one of a sweep's."""
 
     folder: Path
     choices: Mapping[str, str]
     prints_cells: bool = True
+    in_sweep: bool = False
 
     @classmethod
     def of_hydra(cls) -> "Invocation":
         hydra = hydra_node()
-        first = hydra.mode != RunMode.MULTIRUN or hydra.job.num == 0
-        return cls(Path(hydra.runtime.output_dir), hydra.runtime.choices, first)
+        in_sweep = hydra.mode == RunMode.MULTIRUN
+        prints_cells = not in_sweep or hydra.job.num == 0
+        return cls(Path(hydra.runtime.output_dir), hydra.runtime.choices, prints_cells, in_sweep)
 
 
 @dataclass(frozen=True)
@@ -79,6 +82,8 @@ def run(cfg: DictConfig, invocation: Invocation | None = None) -> dict[str, Any]
     inputs = _checked(cfg)
     folder = RunFolder(invocation.folder, identify(inputs.config, invocation.choices, inputs.paths, inputs.start))
     if (record := folder.finished()) is not None:
+        if not invocation.in_sweep:
+            LOG.info(folder.summary())
         return record
     _set_up_process(cfg)
     with metered(cfg) as meter:
@@ -136,7 +141,8 @@ def _run(inputs: Inputs, dataset: Dataset, meter: EnergyMeter, folder: RunFolder
         record = make_record(folder.identity, job, outcome, tested.scores, min_seconds=cfg.carbon.min_seconds)
         confusion = pd.DataFrame(tested.confusion.numpy(), index=dataset.types, columns=dataset.types)
         tracker.finish(record, {"cells": table_without_names(dataset), "confusion": confusion})
-    print_summary(record, tested, meter)
+    LOG.info(table := summary(record, tested, meter))
+    write_atomically(folder.path / SUMMARY, table.encode())
     for note in filter(None, (hook.note() for hook in job.hooks)):
         LOG.info(note)
     confusion.to_csv(folder.path / "confusion.csv", index_label="true")
