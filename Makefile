@@ -8,8 +8,9 @@ BIN := .venv/bin
 help: ## List the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
 
-demo: .venv/.run ## Train a federation on the embedded pancreas dataset
+demo: .venv/.run ## Train a federation on the embedded pancreas dataset, and write its page
 	$(BIN)/python train.py
+	$(BIN)/scfl-green report logs/runs/pancreas-actinn-baseline-federated-s42
 
 test: .venv/.dev ## Run the test suite, on as many cores as there are
 	$(BIN)/python -m pytest -n auto --dist loadfile

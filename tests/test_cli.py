@@ -25,7 +25,13 @@ def test_train_py_is_the_verb_train_word_for_word(tmp_path: Path, words: list[st
     if words:
         assert short.stdout == long.stdout
     else:
-        assert "finished before, with this configuration; nothing to do" in long.stdout
+        finished, table = long.stdout.split("finished before, with this configuration; nothing to do\n")
+        assert finished.startswith(str(tmp_path))
+        (summary,) = tmp_path.rglob("summary.txt")
+        assert f"\n{summary.read_text()}\n" in short.stdout
+        page = f"page: scfl-green report logs/runs/{summary.parent.name}\n"
+        assert table == f"{summary.read_text()}\n{page}"
+        assert short.stdout.endswith(page)
 
 
 def test_the_program_tells_of_its_verbs(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """The meter: every joule in one place, nothing left running."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -15,9 +16,10 @@ from jobs import make_job
 from scfl_green.data.features.datamodule import CellDataModule
 from scfl_green.data.reading.cells import Cells
 from scfl_green.energy.callback import MeasureEmissions
+from scfl_green.energy.country import carbon_intensity, known_country
 from scfl_green.energy.hardware import detect_hardware
 from scfl_green.energy.ledger import Ledger, Reading
-from scfl_green.energy.meter import EnergyMeter, carbon_intensity
+from scfl_green.energy.meter import EnergyMeter
 from scfl_green.errors import InputError
 
 
@@ -108,8 +110,21 @@ def test_given_watts_are_used_and_said_and_a_guess_is_called_one(meter: EnergyMe
 
 def test_a_country_must_be_known() -> None:
     assert carbon_intensity("FRA") < carbon_intensity("DEU") == pytest.approx(0.38095)
-    with pytest.raises(InputError, match=r"carbon\.country=XYZ"):
+    with pytest.raises(InputError, match=r"carbon\.country=XYZ: .* use a code such as DEU"):
         carbon_intensity("XYZ")
+
+
+@pytest.mark.parametrize(
+    ("word", "codes"),
+    [
+        ("UK", ["GBR"]), ("DE", ["DEU"]), ("deu", ["DEU"]), ("Germany", ["DEU"]), ("germny", ["DEU"]),
+        ("England", ["GBR"]), ("Russia", ["RUS"]), ("Korea", ["KOR", "PRK"]), ("", []), ("Nowhere", []),
+    ],
+)  # fmt: skip
+def test_a_country_that_is_no_code_is_told_its_code(word: str, codes: list[str]) -> None:
+    with pytest.raises(InputError, match="ISO 3166") as raised:
+        known_country(word)
+    assert sorted(re.findall(r"([A-Z]{3}) \(", str(raised.value))) == codes
 
 
 @pytest.mark.parametrize("energy", [None, 0.0, -1.0])

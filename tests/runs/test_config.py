@@ -1,6 +1,8 @@
 """The configuration: every choice works, and every wrong value is refused in one line before anything is trained."""
 
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -129,8 +131,8 @@ def test_what_a_packed_step_would_ignore_is_refused(tmp_path: Path, override: st
         (["trainer.max_epochs=abc"], "trainer.max_epochs=abc"),
         (["+model.optimizer.foo=1"], "model.optimizer"),
         (["federation.strategy.min_train_nodes=10", "logger=none"], "there are 4 clients"),
-        (["regime=foo"], "Could not find 'regime/foo'"),
-        (["data.bath_size=3"], "data.bath_size"),
+        (["regime=federate"], "regime=federate: there is no such choice; did you mean federated? there are central"),
+        (["data.bath_size=3"], "data.bath_size: there is no such setting; did you mean batch_size?"),
         (["trainer.precision=16-mixed", "trainer=cpu"], "a CPU has no fp16"),
         (["split.newcomers=[Nobody]"], "the clients are Fasolino"),
         (["regime=finetune"], "python train.py split.newcomers=1"),
@@ -143,6 +145,40 @@ def test_a_users_mistake_ends_in_one_line(tmp_path: Path, overrides: list[str], 
     assert len(ended.stderr.strip().splitlines()) == 1
     assert ended.stderr.startswith("error: ")
     assert message in ended.stderr
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+EARLY = {
+    "trainer.precision=16": "trainer.precision=16: input should be '32-true', 'mixed'",
+    "finetuning.patience=0": "finetuning.patience=0: input should be greater than 0",
+    "carbon.country=UK": "did you mean GBR (United Kingdom)?",
+    "data=h5ad": "data.path: the path of an h5ad file is expected",
+    "data.label_key=Cell_Type": "data.label_key=Cell_Type: no such column in obs; did you mean cell_type?",
+    "data=pancreass": "data=pancreass: there is no such choice; did you mean pancreas? there are dataset_a",
+    "modle=actinn": "modle: there is no such setting; did you mean model?",
+    "name=???": "name: a value is expected; set name=VALUE",
+}
+
+
+def test_a_wrong_value_is_told_before_torch_is_imported(tmp_path: Path) -> None:
+    """In one process, since most of the time is Python's start."""
+    program = (
+        "import sys\n"
+        "from scfl_green.runs.program import train\n"
+        f"for override in {[*EARLY]}:\n"
+        "    try:\n"
+        "        train([override])\n"
+        "    except SystemExit as ended:\n"
+        "        print(ended.code)\n"
+        "    assert 'torch' not in sys.modules, override\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=600)
+    assert ended.returncode == 0, ended.stderr
+    told = ended.stdout.splitlines()
+    assert len(told) == len(EARLY)
+    for line, message in zip(told, EARLY.values(), strict=True):
+        assert line.startswith("error: ")
+        assert message in line
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 

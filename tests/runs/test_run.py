@@ -70,7 +70,9 @@ def test_the_default_run_learns_and_records(default_run: tuple[Path, str]) -> No
 def test_the_table_fits_a_terminal_of_80_columns(default_run: tuple[Path, str]) -> None:
     table = [line for line in default_run[1].splitlines() if not line.startswith("/")]
     assert max(len(line) for line in table) <= 80
-    assert "…" not in default_run[1]
+    summary = (default_run[0] / "summary.txt").read_text()
+    assert summary in default_run[1]
+    assert "…" not in summary
 
 
 def test_central_training_is_within_three_points(default_run: tuple[Path, str], tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from scfl_green.analysis.collect import collect
 from scfl_green.analysis.drawings import drawings
 from scfl_green.analysis.headline import headlines
 from scfl_green.analysis.results import read_results
-from scfl_green.energy.meter import carbon_intensity
+from scfl_green.energy.country import carbon_intensity
 from scfl_green.errors import InputError
 from scfl_green.files import write_atomically
 from scfl_green.security.confidential import shown

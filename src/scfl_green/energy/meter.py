@@ -5,30 +5,16 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
-from typing import Annotated
 
 import psutil
 from codecarbon.core.cpu import DEFAULT_POWER_PER_CORE
 from codecarbon.core.util import count_cpus
 from codecarbon.external.hardware import CPU
-from codecarbon.input import DataSource
-from pydantic import Field
 
 from scfl_green.bounds import Positive, Weight
+from scfl_green.energy.country import Country, carbon_intensity
 from scfl_green.energy.hardware import MemoryInUse, make_tracker, measure_memory_in_use
 from scfl_green.energy.ledger import AGGREGATE, IDLE, MESSAGES, OTHER, TRACKING, Key, Ledger, Reading
-from scfl_green.errors import InputError
-
-
-def carbon_intensity(country: str) -> float:
-    """Mean kg CO2e per kWh of a country's electricity, from CodeCarbon's table (Our World in Data).
-
-    Raises InputError for an unknown code (ISO 3166 alpha-3), for which CodeCarbon would return a default.
-    """
-    known = DataSource().get_global_energy_mix_data()
-    if country not in known:
-        raise InputError(f"carbon.country={country}: no country with a known energy mix; use a code such as DEU")
-    return known[country]["carbon_intensity"] / 1e3
 
 
 class EnergyMeter(Ledger):
@@ -40,7 +26,7 @@ class EnergyMeter(Ledger):
 
     def __init__(
         self,
-        country: Annotated[str, Field(pattern="^[A-Z]{3}$")],
+        country: Country,
         cpu_watts: Positive | None = None,
         ram_watts: Positive | None = None,
         network_kwh_per_gb: Weight = 0.0,

@@ -3,10 +3,10 @@
 import logging
 import re
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NoReturn
 
-from flwr.app import ArrayRecord, Context, Error, Message, RecordDict
+from flwr.app import ArrayRecord, Context, Error, Message, MessageType, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.common import serde
 from flwr.common.constant import ErrorCode
@@ -14,10 +14,12 @@ from flwr.proto.message_pb2 import Message as ProtoMessage
 from flwr.serverapp import Grid
 from flwr.supercore.task_identity import TaskIdentity
 
-from scfl_green.energy.ledger import FIT, MESSAGES, PREPARE, VALIDATE, Key
+from scfl_green.energy.ledger import FIT, MESSAGES, PREPARE, TRACKING, VALIDATE, Key
 from scfl_green.energy.meter import EnergyMeter
 from scfl_green.errors import InputError
 
+# Told of the round, of how many of its clients have trained, and of how many there are.
+Trained = Callable[[int, int, int], None]
 LOG = logging.getLogger(__name__)
 # The ledger's phase for the traffic of each message type.
 PHASES = {"train": FIT, "evaluate": VALIDATE, "query": PREPARE}
@@ -32,8 +34,10 @@ class LocalGrid(Grid):
     goes to the log of this process. A user's mistake (InputError) ends the run.
     """
 
-    def __init__(self, client_app: ClientApp, clients: list[str], meter: EnergyMeter) -> None:
-        self.client_app, self.meter = client_app, meter
+    def __init__(
+        self, client_app: ClientApp, clients: list[str], meter: EnergyMeter, trained: Trained | None = None
+    ) -> None:
+        self.client_app, self.meter, self.trained = client_app, meter, trained
         self.clients = dict(enumerate(clients, start=1))
         self.contexts = {
             node: Context(0, node, {"partition-id": node - 1, "num-partitions": len(clients)}, RecordDict(), {})
@@ -64,11 +68,17 @@ class LocalGrid(Grid):
 
     def _replies(self, messages: Sequence[Message], timeout: float | None) -> Iterator[tuple[int, bytes | None]]:
         """For each message, its size on the network and the reply, None if none came in time."""
-        for message in messages:
+        for done, message in enumerate(messages, start=1):
             with self.meter.phase(*self.site(message)):
                 request = packed(message)
                 reply = self.answer(request)
+            self._tell(message, done, len(messages))
             yield len(request), reply
+
+    def _tell(self, message: Message, done: int, of: int) -> None:
+        if self.trained is not None and message.metadata.message_type == MessageType.TRAIN:
+            with self.meter.phase(TRACKING):
+                self.trained(int(message.content["config"]["server-round"]), done, of)
 
     def answer(self, request: bytes) -> bytes:
         """The reply of the addressed client; both messages serialised."""

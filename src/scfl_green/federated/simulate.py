@@ -19,7 +19,7 @@ from scfl_green.federated.once import hold, name_of
 from scfl_green.federated.strategy import CheckedStrategy
 from scfl_green.federated.workers import WorkersGrid
 from scfl_green.models.prune import Weights
-from scfl_green.training.hooks import State
+from scfl_green.training.hooks import PartialStep, State
 from scfl_green.training.job import Job
 
 MINIMA = ("min_train_nodes", "min_evaluate_nodes", "min_available_nodes")
@@ -91,9 +91,13 @@ def simulate(job: Job, parts: Sequence[Part], federation: Federation) -> Federat
     federation.check(len(parts), any(hook.reshapes for hook in job.hooks))
     # Flower's log would break the progress bar; the metrics contain the same.
     logging.getLogger("flwr").setLevel(logging.WARNING)
+
+    def trained(number: int, done: int, of: int) -> None:
+        job.hooks.within(PartialStep("round", number, federation.rounds, done, of, "clients"))
+
     setup = client_app(job, parts), [part.name for part in parts], job.meter
     n_workers = federation.parallel_clients
-    grid = LocalGrid(*setup) if n_workers == 1 else WorkersGrid(*setup, n_workers)
+    grid = LocalGrid(*setup, trained) if n_workers == 1 else WorkersGrid(*setup, n_workers, trained)
     strategy = CheckedStrategy(
         federation.strategy,
         evaluate=all(len(part.validation) for part in parts),

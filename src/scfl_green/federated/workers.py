@@ -15,7 +15,7 @@ from flwr.clientapp import ClientApp
 from scfl_green.energy.ledger import Key
 from scfl_green.energy.meter import EnergyMeter
 from scfl_green.errors import InputError
-from scfl_green.federated.grid import LocalGrid, packed
+from scfl_green.federated.grid import LocalGrid, Trained, packed
 
 
 class WorkersGrid(LocalGrid):
@@ -28,12 +28,19 @@ class WorkersGrid(LocalGrid):
     clients continue. Workers measure their time themselves and send it with each reply, for the meter's ledger.
     """
 
-    def __init__(self, client_app: ClientApp, clients: list[str], meter: EnergyMeter, n_workers: int) -> None:
+    def __init__(
+        self,
+        client_app: ClientApp,
+        clients: list[str],
+        meter: EnergyMeter,
+        n_workers: int,
+        trained: Trained | None = None,
+    ) -> None:
         if torch.cuda.is_initialized():
             raise InputError(
                 f"trainer.parallel_clients={n_workers}: a process that uses a GPU cannot fork; set it to 1"
             )
-        super().__init__(client_app, clients, meter)
+        super().__init__(client_app, clients, meter, trained)
         self.n_workers = n_workers
         self.workers: list[_Worker] = []
 
@@ -57,6 +64,7 @@ class WorkersGrid(LocalGrid):
                     else:
                         replies[index], context = answer
                         self.contexts[context.node_id] = context
+                        self._tell(messages[index], len(replies), len(messages))
         # Each reply is released as it is yielded.
         yield from ((size, replies.pop(index, None)) for index, size in enumerate(sizes))
 

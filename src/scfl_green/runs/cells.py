@@ -5,25 +5,58 @@ import os
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from scfl_green.data.dataset import Dataset
+from scfl_green.runs.terminal import drawn, room, shortened, terminal_width
 
 LOG = logging.getLogger(__name__)
-# Clients in the printed table; more would be unreadable.
-MOST_CLIENTS = 40
+# Rows in the printed table; more would be unreadable.
+MOST_ROWS = 40
+# Letters of a column's name that tell what it is.
+FEWEST_LETTERS = 8
 
 
 def print_cells(dataset: Dataset) -> None:
     """Print the notes from reading the cells, and their numbers by client and cell type."""
     table = dataset.table()
-    more = len(table) - MOST_CLIENTS
-    table = table.iloc[:MOST_CLIENTS]
     table.index = [name if purpose == "client" else f"{name} ({purpose})" for name, purpose in table.index]
-    # The shorter of both orientations.
-    text = min((t.to_string(line_width=80) for t in (table, table.T)), key=lambda lines: lines.count("\n"))
-    others = [f"... and {more} more clients in cells.csv"] if more > 0 else []
-    LOG.info("\n".join([*dataset.notes, text, *others]))
+    LOG.info("\n".join([*dataset.notes, cells_text(table)]))
+
+
+def cells_text(table: pd.DataFrame) -> str:
+    """Numbers of cells by client (rows) and cell type, as text no wider than the terminal: turned if that makes it fit,
+    or shorter; without the smallest clients or cell types if it does not fit either way."""
+    named = table.rename_axis(index="clients", columns="cell types")
+    sides = [(side, _fitting(side)) for side in (named, named.T)]
+    whole = [(side, heads) for side, heads in sides if len(heads) == side.shape[1]]
+    most = max(sides, key=lambda one: min(len(one[0]), MOST_ROWS) * len(one[1]))
+    side, heads = min(whole, key=lambda one: len(one[0]), default=most)
+    columns = side.iloc[:MOST_ROWS, [*heads]]
+    left_out = {side.index.name: len(side) - len(columns), side.columns.name: side.shape[1] - len(heads)}
+    if left_out[side.columns.name]:
+        columns, heads = columns.assign(all=side.sum(axis=1)), heads | {-1: "all"}
+    rows = [[name, *(f"{n:,}" for n in numbers)] for name, *numbers in columns.itertuples(name=None)]
+    lines = [drawn(["", *heads.values()], rows)]
+    if more := [f"{n:,} more {what}" for what, n in left_out.items() if n]:
+        lines.append(f"... and {' and '.join(more)} in cells.csv")
+    return "\n".join(lines)
+
+
+def _fitting(side: pd.DataFrame) -> dict[int, str]:
+    """The columns that fit the terminal, by position, with names shortened to differ: all, or else the largest, with
+    room for a column of totals."""
+    width = terminal_width()
+    names, order = [str(name) for name in side], np.argsort(-side.sum().to_numpy(), kind="stable")
+    label = min(max(len(name) for name in side.index), width // 3)
+    letters = max(min(FEWEST_LETTERS, max(map(len, names))), len(f"{side.to_numpy().sum(axis=1).max():,}"))
+    for n in range(len(names), 0, -1):
+        each = room(label, n + (n < len(names)), width)
+        heads = {place: shortened(names[place], each) for place in sorted(order[:n].tolist())}
+        if each >= letters and len(set(heads.values())) == n:
+            return heads
+    return {}
 
 
 def table_without_names(dataset: Dataset) -> pd.DataFrame:

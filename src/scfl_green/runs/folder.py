@@ -17,6 +17,8 @@ from scfl_green.training.trained_model import TrainedModel
 
 LOG = logging.getLogger(__name__)
 RESULT = "result.json"
+# The table at the end of the run, as it was printed.
+SUMMARY = "summary.txt"
 
 
 def identify(
@@ -65,6 +67,11 @@ class RunFolder:
             left.replace(aside / left.name)
         LOG.info("%s: the run of another configuration is now in %s", self.path, aside.name)
         return None
+
+    def summary(self) -> str:
+        """The table of a finished run; empty if an earlier version wrote none."""
+        path = self.path / SUMMARY
+        return path.read_text() if path.exists() else ""
 
     def locked(self) -> AbstractContextManager[None]:
         """Keep other processes out; BusyError if one is running here."""

@@ -3,6 +3,7 @@
 import errno
 import logging
 import os
+import shlex
 import shutil
 import signal
 import sys
@@ -11,21 +12,19 @@ from pathlib import Path
 from typing import Any
 
 import hydra
-from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig
-from omegaconf.errors import OmegaConfBaseException
 
 from scfl_green.errors import BusyError, InputError, Stopped
+from scfl_green.runs.mistakes import MISTAKES, one_line
 from scfl_green.runs.names import check_sizes_of_opt, hydra_node, register_resolvers
 from scfl_green.security.confidential import refuse_secret_arguments, refuse_secrets
 
+LOG = logging.getLogger(__name__)
 PACKAGE = Path(__file__).parents[1]
 # In a wheel, and in a clone.
 CONFIGS = next(folder for folder in (PACKAGE / "configs", PACKAGE.parents[1] / "configs") if folder.is_dir())
-# Mistakes of a user, shown in one line; any other exception is a bug and shows its traceback.
-MISTAKES = (HydraException, OmegaConfBaseException, InputError)
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 RESUMES = "the same command resumes after the last finished round or epoch"
 RERUN = "--experimental-rerun"
@@ -58,7 +57,7 @@ def job(cfg: DictConfig) -> float | None:
     try:
         _refuse_written_secrets(cfg, folder)
         check_sizes_of_opt(hydra_node())
-        return _run(cfg)
+        metric = _run(cfg)
     except MISTAKES as error:
         if several:
             raise  # Hydra names this job and continues with the others
@@ -69,12 +68,18 @@ def job(cfg: DictConfig) -> float | None:
         if error.errno not in NO_ROOM or several:
             raise
         sys.exit(f"error: no room to write ({error}); free some, and {RESUMES}")
+    if not several:
+        LOG.info("page: scfl-green report %s", shlex.quote(os.path.relpath(folder)))
+    return metric
 
 
 def _run(cfg: DictConfig) -> float | None:
-    # torch and Flower take seconds to import: not for --help and --cfg, and while the hardware is being detected.
+    # torch and Flower take seconds to import: not for --help, --cfg and a wrong value, and while the hardware is being
+    # detected.
     from scfl_green.energy.hardware import detect_hardware
+    from scfl_green.runs.early import check_early
 
+    check_early(cfg)
     detect_hardware(cfg.carbon.country, cfg.carbon.cpu_watts, cfg.carbon.ram_watts)
     from scfl_green.runs.run import run
 
@@ -109,10 +114,6 @@ def _remove_if_unused(folder: Path) -> None:
         for parent in list(folder.parents)[:2]:
             if not any(parent.iterdir()):
                 parent.rmdir()
-
-
-def one_line(error: Exception) -> str:
-    return "error: " + " ".join(str(error).split("Config search path")[0].split())
 
 
 def _stop(number: int, _: object) -> None:

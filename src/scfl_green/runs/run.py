@@ -27,12 +27,12 @@ from scfl_green.files import write_atomically
 from scfl_green.runs import settings
 from scfl_green.runs.assemble import load_dataset, make_job
 from scfl_green.runs.cells import draw_cells, print_cells, table_without_names
-from scfl_green.runs.folder import RunFolder, identify
+from scfl_green.runs.folder import SUMMARY, RunFolder, identify
 from scfl_green.runs.names import hydra_node
 from scfl_green.runs.record import make_record
 from scfl_green.runs.regimes import Outcome, Trained
 from scfl_green.runs.scoring import score, test_tables
-from scfl_green.runs.summary import print_summary
+from scfl_green.runs.summary import summary
 from scfl_green.runs.tracking import Tracker
 from scfl_green.training.job import Job
 from scfl_green.training.trained_model import TrainedModel
@@ -46,17 +46,20 @@ NOISE = (".*does not have many workers", ".*isinstance.treespec, LeafSpec")
 
 @dataclass(frozen=True)
 class Invocation:
-    """How a run was started: its folder, the choices of its groups, and whether it prints the table of cells."""
+    """How a run was started: its folder, the choices of its groups, whether it prints the table of cells, and whether
+    it is one of a sweep's."""
 
     folder: Path
     choices: Mapping[str, str]
     prints_cells: bool = True
+    in_sweep: bool = False
 
     @classmethod
     def of_hydra(cls) -> "Invocation":
         hydra = hydra_node()
-        first = hydra.mode != RunMode.MULTIRUN or hydra.job.num == 0
-        return cls(Path(hydra.runtime.output_dir), hydra.runtime.choices, first)
+        in_sweep = hydra.mode == RunMode.MULTIRUN
+        prints_cells = not in_sweep or hydra.job.num == 0
+        return cls(Path(hydra.runtime.output_dir), hydra.runtime.choices, prints_cells, in_sweep)
 
 
 @dataclass(frozen=True)
@@ -78,6 +81,8 @@ def run(cfg: DictConfig, invocation: Invocation | None = None) -> dict[str, Any]
     inputs = _checked(cfg)
     folder = RunFolder(invocation.folder, identify(inputs.config, invocation.choices, inputs.paths, inputs.start))
     if (record := folder.finished()) is not None:
+        if not invocation.in_sweep:
+            LOG.info(folder.summary())
         return record
     _set_up_process(cfg)
     with metered(cfg) as meter:
@@ -135,7 +140,8 @@ def _run(inputs: Inputs, dataset: Dataset, meter: EnergyMeter, folder: RunFolder
         tables = test_tables(dataset, tested)
         without_names = {"cells": table_without_names(dataset), "sites": tables["sites"].rename(dataset.split.numbers)}
         tracker.finish(record, tables | without_names)
-    print_summary(record, tested, meter)
+    LOG.info(text := summary(record, tested, meter))
+    write_atomically(folder.path / SUMMARY, text.encode())
     for note in filter(None, (hook.note() for hook in job.hooks)):
         LOG.info(note)
     draw_cells(cfg.data.name, dataset, folder.path / "cells.png")

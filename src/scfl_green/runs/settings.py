@@ -1,21 +1,21 @@
 """Checks of a composed configuration, before anything is read or trained.
 
 Signatures are the schema: the arguments of every ``_target_`` are checked against its annotations
-(``runs.signatures``). All other settings, and combinations of settings, are checked here.
+(``runs.signatures``). All other settings, and combinations of settings, are checked here. Must not import torch, which
+the checks of ``check_values`` do without.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from difflib import get_close_matches
 from importlib.util import find_spec
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from scfl_green.bounds import Count, Weight
+from scfl_green.bounds import Count, Fraction, Weight
 from scfl_green.data.reading.cells import Reading
 from scfl_green.energy.meter import EnergyMeter
 from scfl_green.errors import InputError
-from scfl_green.runs.regimes import finetune
 from scfl_green.runs.signatures import Problem, parameters_of, target_problems, unknown, value_problems
 
 EXTRA = "-c constraints.txt -c constraints-privacy.txt -e '.[privacy]'"
@@ -49,10 +49,21 @@ GENERAL: dict[str, dict[str, Any]] = {
         # A run is one process on one device.
         "devices": Literal[1, "1"] | Annotated[list[int], Field(min_length=1, max_length=1)],
     },
+    "federation": {"rounds": Count, "local_epochs": Count},
     "carbon": {"min_seconds": Weight},
+    "finetuning": {
+        "client": str | int | None,
+        "patience": Count | None,
+        "freeze": list[str],
+        "target_f1": Fraction | None,
+    },
 }
 # Groups without a ``_target_``, and the signature that describes their settings.
-SIGNATURES = {"data": Reading, "carbon": EnergyMeter, "finetuning": finetune}
+SIGNATURES = {"data": Reading, "carbon": EnergyMeter}
+# Groups whose settings are all described here.
+CLOSED = (*SIGNATURES, "finetuning")
+# Groups whose targets need no torch.
+LIGHT = ("data", "genes", "split")
 # Arguments of Lightning's Trainer that leave whole epochs to train, as a run counts its cells and FLOPs; the others
 # are the run's own, or would train less than is recorded.
 LIGHTNINGS = (
@@ -65,25 +76,39 @@ PER_STEP = {"gradient_clip_val": None, "accumulate_grad_batches": 1}
 
 def check(config: dict[str, Any]) -> None:
     """Raises InputError naming every wrong setting of a resolved configuration, its value, and what is expected."""
+    check_values(config)
+    _report(target_problems({**config, "trainer": _of_lightning(config)}))
+
+
+def check_values(config: dict[str, Any]) -> None:
+    """The same for the settings that can be checked without torch, and for combinations of settings."""
     if config["privacy"] and find_spec("opacus") is None:
         raise InputError(f"privacy=dp_sgd needs Opacus: pip install {EXTRA}")
-    problems: dict[str, list[str]] = {}
-    for setting, message in _problems(config):
-        problems.setdefault(setting, []).append(message)
-    if problems:
-        raise InputError("; ".join(f"{setting}: {', or '.join(messages)}" for setting, messages in problems.items()))
+    _report(_value_problems(config))
     for message in _conflicts(config):
         raise InputError(message)
 
 
-def _problems(config: dict[str, Any]) -> Iterator[Problem]:
+def _report(found: Iterable[Problem]) -> None:
+    """Raises InputError naming all the problems, if any."""
+    problems: dict[str, list[str]] = {}
+    for setting, message in found:
+        problems.setdefault(setting, []).append(message)
+    if problems:
+        raise InputError("; ".join(f"{setting}: {', or '.join(messages)}" for setting, messages in problems.items()))
+
+
+def _value_problems(config: dict[str, Any]) -> Iterator[Problem]:
     for group in GENERAL.keys() | SIGNATURES.keys():
         yield from _group_problems(group, config)
     for key in config:
         if key not in GENERAL[""] and (near := get_close_matches(key, GENERAL[""], 1, cutoff=0.75)):
             yield unknown(key, config[key], dict.fromkeys(near))
-    of_lightning = {key: value for key, value in config["trainer"].items() if key not in GENERAL["trainer"]}
-    yield from target_problems({**config, "trainer": of_lightning})
+    yield from target_problems({group: config[group] for group in LIGHT})
+
+
+def _of_lightning(config: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in config["trainer"].items() if key not in GENERAL["trainer"]}
 
 
 def _group_problems(group: str, config: dict[str, Any]) -> Iterator[Problem]:
@@ -97,7 +122,7 @@ def _group_problems(group: str, config: dict[str, Any]) -> Iterator[Problem]:
         key = f"{group}.{name}" if group else name
         if name in known:
             yield from value_problems(key, known[name], value)
-        elif group in SIGNATURES or (group == "trainer" and not name.startswith("_")):
+        elif group in CLOSED or (group == "trainer" and not name.startswith("_")):
             yield unknown(key, value, known)
 
 

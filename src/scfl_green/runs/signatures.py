@@ -2,7 +2,6 @@
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping
-from difflib import get_close_matches
 from functools import cache
 from typing import Annotated, Any, NamedTuple, get_args, get_origin, get_type_hints
 
@@ -10,7 +9,7 @@ from hydra.utils import get_object
 from pydantic import ConfigDict, Field, PydanticUserError, TypeAdapter, ValidationError
 
 from scfl_green.bounds import Fraction, Positive, Weight
-from scfl_green.errors import InputError, listed
+from scfl_green.errors import InputError, listed, nearest
 
 # Arguments that the program passes, and no configuration.
 PASSED = ("self", "job", "sums", "n_types", "meter", "to")
@@ -73,8 +72,7 @@ def value_problems(key: str, annotation: Any, value: Any) -> Iterator[Problem]:
 
 def unknown(key: str, value: Any, known: Mapping[str, Any]) -> Problem:
     """The problem of an unknown name, with the nearest known one."""
-    near = get_close_matches(key.rpartition(".")[2], known, 1, cutoff=0.5)
-    advice = f"did you mean {near[0]}?" if near else f"there are {listed(known)}"
+    advice = nearest(key.rpartition(".")[2], known) or f"there are {listed(known)}"
     return Problem(f"{key}={value}", f"there is no such setting; it should be a known one: {advice}")
 
 

@@ -13,12 +13,11 @@ from urllib.parse import urlparse
 
 import pandas as pd
 from pytorch_lightning.loggers import Logger, WandbLogger
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from scfl_green.energy.meter import EnergyMeter
+from scfl_green.runs.progress import ProgressBar
 from scfl_green.security.confidential import public
-from scfl_green.training.hooks import Hook, State, Step
+from scfl_green.training.hooks import Hook, PartialStep, State, Step
 
 LOG = logging.getLogger(__name__)
 
@@ -89,17 +88,7 @@ class Tracker(Hook):
         self.folder, self.path = folder, folder / "metrics.csv"
         self.history: list[tuple[str, int, dict[str, float]]] = []
         self.meter, self.config, self.make_loggers = meter, config, make_loggers
-        console = Console()
-        self.bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=10),  # fits 80 columns
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[status]}"),
-            TimeElapsedColumn(),
-            console=console,
-            disable=not console.is_terminal,
-        )
-        self.task = self.bar.add_task("training", total=None, status="")
+        self.bar = ProgressBar()
 
     @cached_property
     def loggers(self) -> list[Logger]:
@@ -132,11 +121,14 @@ class Tracker(Hook):
         stage = "validation" if "validation/accuracy" in metrics else "train"
         # Private training without validation cells has no score.
         score = metrics.get(f"{stage}/accuracy", math.nan)
-        status = f"{stage} accuracy {score:.3f}  {metrics['emissions/co2eq_g']:.4f} g CO2e"
-        self.bar.update(self.task, description=step.unit, total=step.total, completed=step.number, status=status)
+        status = f"accuracy {score:.3f}  {metrics['emissions/co2eq_g']:.4f} g CO2e"
+        self.bar.after(step.unit, step.number, step.total, status)
         # With a bar, only for the log file.
-        level = logging.INFO if self.bar.disable else logging.DEBUG
-        LOG.log(level, "%s %d/%d  %s", step.unit, step.number, step.total, status)
+        level = logging.DEBUG if self.bar.shown else logging.INFO
+        LOG.log(level, "%s %d/%d  %s %s", step.unit, step.number, step.total, stage, status)
+
+    def within(self, step: PartialStep) -> None:
+        self.bar.within(step)
 
     def state_dict(self) -> State:
         return {"history": self.history}

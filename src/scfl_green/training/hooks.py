@@ -38,6 +38,19 @@ class Step:
         return self.used.emissions_kg + self.transfer_kg
 
 
+@dataclass(frozen=True)
+class PartialStep:
+    """The state of training within a step: ``done`` of the ``of`` ``parts`` (clients or batches) of epoch or round
+    ``number``."""
+
+    unit: str
+    number: int
+    total: int
+    done: int
+    of: int
+    parts: str
+
+
 class Hook:
     """Called after every epoch or round; a subclass overrides what it needs."""
 
@@ -62,6 +75,9 @@ class Hook:
     def after(self, step: Step) -> Weights | None:
         """The weights to continue (or, after the last step, to end) with; None to keep the current ones."""
         return None
+
+    def within(self, step: PartialStep) -> None:
+        """Called within an epoch or round, whenever more of it is done."""
 
     def state_dict(self) -> State:
         """What a killed run needs to resume."""
@@ -104,6 +120,10 @@ class Hooks:
                 step.weights = lambda weights=new: weights  # type: ignore[misc]
             step.last = step.last or hook.exhausted
         return changed
+
+    def within(self, step: PartialStep) -> None:
+        for hook in self:
+            hook.within(step)
 
     def state_dict(self) -> State:
         return {name: hook.state_dict() for name, hook in self.members.items()}

@@ -1,5 +1,6 @@
 """Training at one site, for central training and fine-tuning; a killed training resumes."""
 
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -17,11 +18,14 @@ from scfl_green.energy.ledger import CHECKPOINT, FIT, TRACKING
 from scfl_green.errors import InputError
 from scfl_green.models.prune import Weights
 from scfl_green.training.callbacks import BestWeights
-from scfl_green.training.hooks import Hooks, State
+from scfl_green.training.hooks import Hooks, PartialStep, State
 from scfl_green.training.job import Job
 
 # Before the end of the epoch, so that its checkpoint has counted this epoch already.
 AFTER_VALIDATION: dict[str, Any] = {"check_on_train_epoch_end": False}
+
+# Of progress within an epoch; more often would take longer than the batches.
+SECONDS_BETWEEN_REPORTS = 0.1
 
 
 @dataclass
@@ -100,7 +104,19 @@ class _EpochEnd(Callback):
     def __init__(self, job: Job, arm: Arm, before: int, total: int, stage: int) -> None:
         self.job, self.arm, self.before, self.total, self.stage = job, arm, before, total, stage
         self.changed: Weights | None = None
-        self.done, self.ended = before, False
+        self.done, self.ended, self.next_report = before, False, 0.0
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        of = trainer.num_training_batches
+        # A packed epoch is a single batch.
+        if of == 1 or (batch_idx + 1 < of and time.monotonic() < self.next_report):
+            return
+        number = self.before + trainer.current_epoch + 1
+        with self.job.meter.phase(TRACKING):
+            self.arm.hooks.within(PartialStep("epoch", number, self.total, batch_idx + 1, int(of), "batches"))
+        self.next_report = time.monotonic() + SECONDS_BETWEEN_REPORTS
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.done = self.before + trainer.current_epoch + 1

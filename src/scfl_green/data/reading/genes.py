@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from scfl_green.data.reading.preflight import no_column
 from scfl_green.errors import InputError, listed
 
 ENSEMBL = re.compile(r"(ENS[A-Z]*G\d{11})(\.\d+)?(_PAR_Y)?$")
@@ -29,9 +30,7 @@ class GeneNames:
         index = _text(var.index, [f"unnamed{number}" for number in range(len(var))])
         if gene_key is not None:
             if gene_key not in var:
-                raise InputError(
-                    f"data.gene_key={gene_key}: no such column in var; there are {listed(var.attrs['all'])}"
-                )
+                raise no_column("data.gene_key", gene_key, "var", var.attrs["all"])
             if pd.api.types.is_numeric_dtype(getattr(var[gene_key].dtype, "categories", var[gene_key])):
                 raise InputError(f"data.gene_key={gene_key}: it holds numbers; gene names are expected")
             return cls._from_columns([_text(var[gene_key], index)])

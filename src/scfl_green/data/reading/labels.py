@@ -7,6 +7,7 @@ from collections.abc import Iterable
 import numpy as np
 import pandas as pd
 
+from scfl_green.data.reading.preflight import no_column
 from scfl_green.errors import InputError, listed
 
 # More are clones or barcodes; scores need memory for types^2 values.
@@ -80,7 +81,7 @@ def _check_spelling(names: Iterable[str], setting: str) -> None:
 
 def _values(obs: pd.DataFrame, key: str, setting: str) -> tuple[np.ndarray, np.ndarray]:
     if key not in obs:
-        raise InputError(f"{setting}={key}: no such column in obs; there are {listed(obs.attrs['all'])}")
+        raise no_column(setting, key, "obs", obs.attrs["all"])
     # Text is not stripped, so that 'T cell' beside 'T cell ' is noticed and refused.
     text = obs[key].astype(object)
     values = np.array([str(value) for value in text], dtype=object)

@@ -1,14 +1,13 @@
 """Checks of an h5ad file before its values are read: a bad file must not crash the process."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import h5py
 import pandas as pd
-from anndata.io import read_elem
 
-from scfl_green.errors import InputError
+from scfl_green.errors import InputError, listed, nearest
 
 
 @contextmanager
@@ -64,17 +63,29 @@ def _check_links(group: h5py.Group, seen: set[int]) -> None:
 def table(group: h5py.Group, wanted: Iterable[str | None]) -> pd.DataFrame:
     """Read the ``wanted`` columns of obs or var that exist (the index also by its own name), and no others, which may
     hold anything. ``attrs["all"]`` names all columns."""
+    from anndata.io import read_elem  # slow to import, and a prepared dataset does without
+
     if "__categories" in group:  # anndata 0.7, which stores categories apart from their columns
         frame = read_elem(group)
         frame.attrs["all"] = list(frame.columns)
         return frame
-    index = text(group.attrs["_index"])
-    every = [text(name) for name in group.attrs["column-order"]]
+    index, every = text(group.attrs["_index"]), column_names(group)
     frame = pd.DataFrame(index=pd.Index(read_elem(group[index])))
     for name in dict.fromkeys(name for name in wanted if name in (*every, index)):
         frame[name] = read_elem(group[name])
     frame.attrs["all"] = every
     return frame
+
+
+def column_names(group: h5py.Group) -> list[str]:
+    """The columns of obs or var, without its index."""
+    return [text(name) for name in group.attrs["column-order"]]
+
+
+def no_column(setting: str, key: str, place: str, every: Sequence[str]) -> InputError:
+    """The error of a setting that names no column of obs or var (``place``)."""
+    advice = " ".join(filter(None, (nearest(key, every), f"there are {listed(every)}")))
+    return InputError(f"{setting}={key}: no such column in {place}; {advice}")
 
 
 def text(value: object) -> str:

@@ -5,13 +5,16 @@ import io
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import anndata as ad
 import numpy as np
 import pandas as pd
 from scipy import sparse
 
 from scfl_green.errors import InputError
+
+if TYPE_CHECKING:
+    import anndata as ad
 
 # Names of the column of cell types in a table.
 LABELS = ("assigned_cluster", "cell_type", "celltype", "class", "label", "labels", "type", "group", "y")
@@ -60,8 +63,10 @@ def _member(path: Path, member: str) -> io.BytesIO:
         return io.BytesIO(found.read())
 
 
-def _read_table(source: Path | io.BytesIO, cells: int) -> ad.AnnData:
+def _read_table(source: Path | io.BytesIO, cells: int) -> "ad.AnnData":
     """Read counts by cell and gene; rows are cells if there are ``cells`` of them, else columns are."""
+    import anndata as ad  # slow to import
+
     body = source.read_bytes() if isinstance(source, Path) else source.read()
     if body.startswith(b"\x1f\x8b"):
         body = gzip.decompress(body)

@@ -6,7 +6,6 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pandas as pd
-from anndata.io import sparse_dataset, write_elem
 from scipy import sparse
 
 # Standard deviations of log expression (of genes, a type's marker genes, a donor's genes) and of log depth.
@@ -60,6 +59,8 @@ def _labels(n_cells: int, types: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def _finish(file: h5py.File, obs: pd.DataFrame, genes: int) -> None:
+    from anndata.io import write_elem  # slow to import
+
     obs = obs.astype("category")
     obs.index = pd.Index([f"cell{number}" for number in range(len(obs))])
     write_elem(file, "obs", obs)
@@ -81,6 +82,8 @@ def _counts(share: np.ndarray, n_cells: int, depth: float, rng: np.random.Genera
 
 
 def _append(file: h5py.File, block: sparse.csr_matrix) -> None:
+    from anndata.io import sparse_dataset, write_elem
+
     if "X" in file:
         sparse_dataset(file["X"]).append(block)
     else:

@@ -1,0 +1,20 @@
+"""Checks of a configuration that take no torch, whose import takes longer than all of them."""
+
+from typing import Any
+
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from scfl_green.data.reading.columns import check_columns
+from scfl_green.runs.settings import check_values
+
+
+def check_early(cfg: DictConfig) -> None:
+    """Raises InputError for wrong values, and for files that are missing or lack a column that the configuration names.
+
+    Settings of objects that are made with torch, such as the model, are left to ``settings.check``.
+    """
+    config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
+    check_values(config)
+    # A partial, so that Hydra does not wrap its InputErrors.
+    check_columns(instantiate(cfg.data.source, _partial_=True, _convert_="all")(), config["data"])
