@@ -88,8 +88,8 @@ LOOKS = range(3, 11)
 
 @pytest.mark.parametrize(("methods", "tables"), [("ab", 100), pytest.param("abcd", 1000, marks=pytest.mark.slow)])
 def test_who_looks_after_every_seed_errs_no_more_often(methods: str, tables: int) -> None:
-    """Of tables without a difference, at most 5% name a winner at any of eight looks (of two methods, 2.8%); uncorrected,
-    more do (16.6%)."""
+    """Of tables without a difference, at most 5% name a winner at any of eight looks (of two methods, 2.8%);
+    uncorrected, more do (16.6%)."""
     rng = np.random.default_rng(0)
     drawn = [{name: np.exp(rng.normal(0, 0.05, max(LOOKS))) for name in methods} for _ in range(tables)]
 

@@ -23,8 +23,8 @@ IN_MILLI = ("emissions_g", "energy_wh")
 NOTE = (
     "EAPS is weighted F1 per kg CO2e. Ratios are geometric means over runs with the same seed, with Student's 95% "
     "interval; p-values are adjusted for all ratios of the table (Holm). A winner is named only where it differs from "
-    "every other, else all that tie are; equal are those told to differ by less than 5%. Detectable: the ratio that so "
-    "many seeds, spread like these, find in 80% of cases, adjusted for the comparisons that are left. "
+    "every other, else all that tie are; equal are those shown to differ by less than 5%. Detectable: the ratio that "
+    "so many seeds, spread like these, find in 80% of cases, adjusted for the comparisons that are left. "
 )
 
 

@@ -10,7 +10,7 @@ from scfl_green.analysis.tables import compare
 
 @dataclass(frozen=True)
 class Cell:
-    """Methods that a table compares with each other, decided if one wins or the best are told to be equal."""
+    """Methods that a table compares with each other, decided if one wins or the best are shown to be equal."""
 
     name: str
     runs: pd.DataFrame
