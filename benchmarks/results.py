@@ -26,7 +26,8 @@ Written by `python -m benchmarks.results` from the records of finished sweeps in
 after its sweep. [Results](findings.md) has the commands that ran them and a summary.
 EAPS is weighted F1 per kg CO2e of training and transfer; `eaps_training` leaves transfer out. Ratios are paired by
 seed, with Student's 95% intervals; p-values are adjusted for all ratios of a table (Holm). A winner is named only if it
-differs from every other method. Detectable: the ratio that so many seeds, spread like these, find in 80% of cases."""
+differs from every other method; equal are those shown to differ by less than 5%. Detectable: the ratio that so many
+seeds, spread like these, find in 80% of cases, adjusted for the comparisons that are left in the table."""
 
 
 def markdown(table: pd.DataFrame) -> str:

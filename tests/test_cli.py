@@ -11,6 +11,7 @@ import pytest
 from conftest import ROOT, start_program
 
 QUICK = ["regime=central", "trainer.max_epochs=1", "data.n_genes=50", "logger=none", "trainer=cpu"]
+SWEEPER = ["hydra/sweeper=adaptive_seeds", "seeds=2", "max_seeds=2"]
 MODULE = [sys.executable, "-m", "scfl_green"]
 
 
@@ -66,7 +67,7 @@ def test_a_wheel_works_without_the_clone(tmp_path: Path, monkeypatch: pytest.Mon
     (empty := tmp_path / "empty").mkdir()
     where = done(program.with_name("python"), "-c", "import scfl_green; print(scfl_green.__file__)", cwd=empty)
     assert where.stdout.startswith(str(site))
-    ended = done(program, "train", "-m", "seed=1,2", "name=study", *QUICK, cwd=empty)
+    ended = done(program, "train", "-m", *SWEEPER, "name=study", *QUICK, cwd=empty)
     assert ended.returncode == 0, ended.stderr
     assert len([*empty.glob("logs/sweeps/study/*/weights.safetensors")]) == 2
     ended = done(program, "report", "logs/sweeps/study", "--country=FRA", cwd=empty)

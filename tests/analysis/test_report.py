@@ -20,9 +20,9 @@ QUICK = ["data.n_genes=100", "trainer=cpu", "logger=none", "federation.rounds=1"
 
 @pytest.fixture(scope="module")
 def sweep(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """Three seeds of two opts, centrally and federatedly, and what was printed."""
+    """Three seeds of two opts, centrally and federatedly, and what was printed: two, and one that was added."""
     folder = tmp_path_factory.mktemp("study")
-    choices = ["experiment=grid", "model=actinn", "opt=baseline,small_batch", "seeds=3", *QUICK]
+    choices = ["experiment=grid", "model=actinn", "opt=baseline,small_batch", "seeds=2", "max_seeds=3", *QUICK]
     ended = start_program(folder, *choices)
     assert ended.returncode == 0, ended.stderr
     assert "Warning" not in ended.stderr
@@ -34,11 +34,16 @@ def test_a_grid_runs_seed_by_seed_and_ends_in_a_report(sweep: tuple[Path, str]) 
     seeds = re.findall(r"#\d+ : seed=(\d)", printed)
     assert seeds == ["1"] * 4 + ["2"] * 4 + ["3"] * 4
     assert "12 of 12 jobs done, 0 left" in printed
-    assert "1 of 12 jobs done, 11 left: about" in printed
+    assert "1 of at least 8 jobs done, at least 7 left: about" in printed
+    assert "2 of 2 comparisons undecided after 2 seeds: 4 jobs more" in printed  # below three, nothing is known
+    assert "9 of 12 jobs done, 3 left: about" in printed
+    assert re.search(r"\d of 2 comparisons undecided after 3 seeds", printed)
     assert printed.rstrip().endswith("report.html")
     summary = pd.read_csv(folder / "summary.csv")
     assert list(summary["runs"]) == [3] * 4
+    assert set(summary["decision"]) <= {"decided", "undecided, at max_seeds"}
     results = pd.read_csv(folder / "results.csv")
+    assert (results["seeds"].unique(), results["max_seeds"].unique()) == ([2], [3])
     one = results[(results["regime"] == "central") & (results["opt"] == "baseline")]
     row = summary[(summary["regime"] == "central") & (summary["opt"] == "baseline")].iloc[0]
     assert row["accuracy_mean"] == pytest.approx(one["accuracy"].mean())

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from scfl_green.analysis.score import detectable, holm, pareto, ratio, winners
+from scfl_green.analysis.score import EQUAL, detectable, equality, found, holm, pareto, ratio, winners
 from scfl_green.energy.eaps import eaps
 
 RNG = np.random.default_rng(0)
@@ -81,6 +81,54 @@ def test_the_interval_misses_as_often_as_it_says(n: int) -> None:
 def test_identical_methods_tie(n: int) -> None:
     named = sum(len(winners({name: runs(n) for name in "abcd"})) == 1 for _ in range(100))
     assert named <= 5
+
+
+LOOKS = range(3, 11)
+
+
+@pytest.mark.parametrize(("methods", "tables"), [("ab", 100), pytest.param("abcd", 1000, marks=pytest.mark.slow)])
+def test_who_looks_after_every_seed_errs_no_more_often(methods: str, tables: int) -> None:
+    """Of tables without a difference, at most 5% name a winner at any of eight looks (of two methods, 2.8%);
+    uncorrected, more do (16.6%)."""
+    rng = np.random.default_rng(0)
+    drawn = [{name: np.exp(rng.normal(0, 0.05, max(LOOKS))) for name in methods} for _ in range(tables)]
+
+    def errs_more(looks: int) -> bool:
+        named = [
+            any(len(winners({name: table[name][:n] for name in table}, looks)) == 1 for n in LOOKS) for table in drawn
+        ]
+        return bool(stats.binomtest(sum(named), tables, 0.05, alternative="greater").pvalue < 0.01)
+
+    assert not errs_more(len(LOOKS))
+    assert len(methods) > 2 or errs_more(1)
+
+
+def test_two_methods_are_told_to_be_equal_only_if_they_are() -> None:
+    rng = np.random.default_rng(0)
+
+    def told(factor: float) -> float:
+        pairs = np.exp(rng.normal(0, 0.02, (60, 2, max(LOOKS))))
+        pairs[:, 0] *= factor
+        return float(np.mean([any(found(equality(*pair[:, :n], len(LOOKS))) for n in LOOKS) for pair in pairs]))
+
+    assert told(EQUAL) <= 0.05
+    assert told(1 / EQUAL) <= 0.05
+    assert told(1.0) >= 0.5
+    one, other = runs(5, 1.01, 0.02), runs(5, 1.0, 0.02)
+    margin = np.log(EQUAL)
+    sides = [(-margin, "greater"), (margin, "less")]
+    each = [stats.ttest_1samp(np.log(one / other), edge, alternative=side).pvalue for edge, side in sides]
+    assert equality(one, other) == pytest.approx(max(each))
+    assert equality([1.0, 1.0, 1.0], [1.0, 1.0, 1.0]) == 0
+    assert equality([1.0, 1.0], [1.0, 1.0]) == equality([1.0, 1.0, np.nan], [1.0, 1.0, 1.0]) == 1
+
+
+def test_the_interval_of_many_looks_is_wider_and_agrees_with_its_p() -> None:
+    one, other = runs(5), runs(5, 1.1)
+    once, often = ratio(one, other), ratio(one, other, 8)
+    assert often.low < once.low < once.high < often.high
+    assert often.p == pytest.approx(min(1, 8 * once.p))
+    assert found(often.p) == often.excludes(1.0)
 
 
 def test_nothing_is_known_of_a_run_that_failed() -> None:

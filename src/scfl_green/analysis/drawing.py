@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from scfl_green.analysis.figures import style
-from scfl_green.analysis.results import method, varied
+from scfl_green.analysis.results import axes, method
 
 MOST = 6  # colours that are told apart
 NAMED = {"local": "each site alone"}  # regimes as a page names them, where it is otherwise
@@ -49,8 +49,7 @@ class Runs:
 
 def main_axis(trained: pd.DataFrame) -> str | None:
     """What methods are compared by first: the opts, else a setting that was varied, else frameworks, else regimes."""
-    axes = ("opt", *varied(trained), "model", "regime")
-    return next((column for column in axes if trained[column].nunique() > 1), None)
+    return next(iter(axes(trained)), None)
 
 
 def repeats(runs: pd.DataFrame) -> pd.DataFrame:

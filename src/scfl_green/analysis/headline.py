@@ -8,7 +8,7 @@ from scipy import stats
 
 from scfl_green.analysis.drawing import NAMED, main_axis
 from scfl_green.analysis.figures.style import scaled, written
-from scfl_green.analysis.results import method
+from scfl_green.analysis.results import looks, method
 from scfl_green.analysis.score import FEWEST, Interval, difference, found, holm, ratio
 
 SAME = 1.0  # points of accuracy within which two methods are called the same
@@ -33,10 +33,10 @@ def _compared(runs: pd.DataFrame) -> str | None:
         return None
     reference = "baseline" if over == "opt" and "baseline" in ranked else ranked[1]
     best = next(name for name in ranked if name != reference)
-    against = {name: ratio(scores[name], scores[reference]) for name in ranked if name != reference}
+    against = {name: ratio(scores[name], scores[reference], looks(runs)) for name in ranked if name != reference}
     p = dict(zip(against, holm([interval.p for interval in against.values()]), strict=True))
     accuracy = _by_seed(runs, over, "accuracy") * 100
-    change = difference(accuracy[best], accuracy[reference])
+    change = difference(accuracy[best], accuracy[reference], looks(runs))
     other = "the baseline" if reference == "baseline" else _named(over, reference)
     gain = f"{written(against[best].estimate)} times the F1 per gram of CO2e of {other}"
     times = f"{_titled(over, best)}: {gain}"
@@ -46,11 +46,13 @@ def _compared(runs: pd.DataFrame) -> str | None:
 
 
 def _by_seed(runs: pd.DataFrame, over: str, measure: str) -> pd.DataFrame:
-    """A row a seed, a column a method: the mean (of logarithms, for EAPS) over all else that was varied."""
+    """A row a seed, a column a method: the mean (of logarithms, for EAPS) over all else that was varied; only of seeds
+    that all of it has."""
     others = [column for column in method(runs) if column != over]
     values = runs.assign(value=np.log(runs[measure]) if measure == "eaps" else runs[measure])
     table = values.pivot_table(index=["seed", *others], columns=over, values="value").dropna()
-    means: pd.DataFrame = table.groupby("seed").mean()
+    cells = table.groupby("seed").size()
+    means: pd.DataFrame = table.groupby("seed").mean()[cells == cells.max()]
     return means.map(np.exp) if measure == "eaps" else means
 
 

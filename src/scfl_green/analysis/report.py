@@ -15,6 +15,7 @@ from scfl_green.analysis.collect import collect
 from scfl_green.analysis.drawings import drawings
 from scfl_green.analysis.headline import headlines
 from scfl_green.analysis.results import read_results
+from scfl_green.analysis.undecided import decisions
 from scfl_green.energy.country import carbon_intensity
 from scfl_green.errors import InputError
 from scfl_green.files import write_atomically
@@ -30,7 +31,8 @@ def report(folder: Path, country: str | None = None) -> Path:
     if collect(folder).empty:
         raise InputError(f"{folder}: no finished runs; name the folder of a sweep, such as logs/sweeps/grid_pancreas")
     results = read_results(folder, carbon_intensity(country) if country else None)
-    write_atomically(folder / "summary.csv", tables.summarise(results).to_csv(index=False).encode())
+    summary = tables.summarise(results).assign(decision=decisions(results))
+    write_atomically(folder / "summary.csv", summary.to_csv(index=False).encode())
     for name in ("figures", "tables"):
         (folder / name).mkdir(exist_ok=True)
     shown_tables = []

@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pandas as pd
 
+from scfl_green.analysis.score import FEWEST
+
 METHOD = ["data", "regime", "model", "opt"]
 SCORES = ["accuracy", "weighted_f1", "macro_f1"]
 MEASURES = [*SCORES, "emissions_g", "eaps", "eaps_training", "eaps_cpu", "energy_wh", "seconds_fit"]
@@ -59,3 +61,16 @@ def varied(results: pd.DataFrame) -> list[str]:
 def method(results: pd.DataFrame) -> list[str]:
     """The columns by which runs are repeats of each other, which differ in the seed alone."""
     return [*METHOD, *varied(results)]
+
+
+def axes(trained: pd.DataFrame) -> list[str]:
+    """What methods are compared by: the opts, each setting that was varied, frameworks; regimes, if that is all."""
+    found = [column for column in ("opt", *varied(trained), "model") if trained[column].nunique() > 1]
+    return found or [column for column in ("regime",) if trained[column].nunique() > 1]
+
+
+def looks(results: pd.DataFrame) -> int:
+    """At how many numbers of seeds the sweep of these runs may have ended: 1, unless it adds seeds as it needs them."""
+    if "max_seeds" not in results:
+        return 1
+    return max(1, int(results["max_seeds"].max()) - max(int(results["seeds"].min()), FEWEST) + 1)

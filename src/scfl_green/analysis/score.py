@@ -11,6 +11,7 @@ from scipy import optimize, stats
 CONFIDENCE = 0.95
 POWER = 0.8  # with which a difference is to be found that so many repeats can detect
 FEWEST = 3  # repeats, below which nothing is known
+EQUAL = 1.05  # ratio up to which two methods are practically equal
 
 
 @dataclass(frozen=True)
@@ -26,9 +27,13 @@ class Interval:
         return value < self.low or value > self.high
 
 
-def difference(method: ArrayLike, reference: ArrayLike) -> Interval:
+def difference(method: ArrayLike, reference: ArrayLike, looks: int = 1) -> Interval:
     """Mean difference of two methods' scores, paired by repeat: Student's interval and p-value.
 
+    Who looks after every repeat, and may stop, says how many ``looks`` there may be: interval and p-value then hold at
+    all of them together, whatever decides when to stop. They are Bonferroni's, which need no more than that: repeated
+    confidence intervals (Jennison & Turnbull 1989, JRSS B 51:305) that spend the error evenly (Lan & DeMets 1983,
+    Biometrika 70:659).
     With less than three pairs, or one that is not finite, nothing is known: the interval is everything and p is 1.
     """
     pairs = np.asarray(method, dtype=float) - np.asarray(reference, dtype=float)
@@ -38,19 +43,35 @@ def difference(method: ArrayLike, reference: ArrayLike) -> Interval:
     if np.ptp(pairs) == 0:  # repeats that are all alike have no t
         return Interval(mean, mean, mean, float(mean == 0))
     tested = stats.ttest_1samp(pairs, 0)
-    low, high = tested.confidence_interval(CONFIDENCE)
-    return Interval(mean, float(low), float(high), float(tested.pvalue))
+    low, high = tested.confidence_interval(1 - (1 - CONFIDENCE) / looks)
+    return Interval(mean, float(low), float(high), min(1.0, float(tested.pvalue) * looks))
 
 
-def ratio(method: ArrayLike, reference: ArrayLike) -> Interval:
+def ratio(method: ArrayLike, reference: ArrayLike, looks: int = 1) -> Interval:
     """Geometric mean ratio of two methods' scores (positive), paired by repeat: Student's interval of the log ratios.
 
-    With less than three pairs nothing is known: the interval is (0, inf).
+    ``looks`` as in ``difference``. With less than three pairs nothing is known: the interval is (0, inf).
     """
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        logs = difference(np.log(np.asarray(method, dtype=float)), np.log(np.asarray(reference, dtype=float)))
+        logs = difference(np.log(np.asarray(method, dtype=float)), np.log(np.asarray(reference, dtype=float)), looks)
         estimate, low, high = (float(np.exp(value)) for value in (logs.estimate, logs.low, logs.high))
     return Interval(estimate, low, high, logs.p)
+
+
+def equality(method: ArrayLike, reference: ArrayLike, looks: int = 1) -> float:
+    """The p-value of two methods not being practically equal: of a true ratio beyond ``EQUAL``, either way.
+
+    Two one-sided t-tests of the paired log ratios (Schuirmann 1987, J Pharmacokinet Biopharm 15:657); ``looks`` as in
+    ``difference``. 1 where nothing is known.
+    """
+    logs = _log_ratios(method, reference)
+    if len(logs) < FEWEST or not np.isfinite(logs).all():
+        return 1.0
+    margin = np.log(EQUAL)
+    if np.ptp(logs) == 0:
+        return float(abs(logs[0]) >= margin)
+    nearer = (margin - abs(logs.mean())) / stats.sem(logs)  # the one of the two that is harder to pass
+    return min(1.0, float(stats.t.sf(nearer, len(logs) - 1)) * looks)
 
 
 def holm(p: Sequence[float]) -> np.ndarray:
@@ -70,35 +91,41 @@ def found(p: ArrayLike) -> Any:
     return np.asarray(p, dtype=float) < 1 - CONFIDENCE
 
 
-def detectable(method: ArrayLike, reference: ArrayLike) -> float:
-    """The ratio of two methods that as many repeats, spread as these, would find in ``POWER`` of cases.
+def detectable(method: ArrayLike, reference: ArrayLike, tests: int = 1) -> float:
+    """The ratio of two methods that as many repeats, spread as these, would find in ``POWER`` of cases, or more.
 
-    By the noncentral t distribution of the paired, two-sided test; infinite below three repeats.
+    By the noncentral t distribution of the paired, two-sided test, adjusted for so many ``tests`` (comparisons times
+    looks); infinite below three repeats.
     """
-    with np.errstate(divide="ignore", invalid="ignore"):
-        logs = np.log(np.asarray(method, dtype=float)) - np.log(np.asarray(reference, dtype=float))
+    logs = _log_ratios(method, reference)
     n = len(logs)
     if n < FEWEST or not np.isfinite(logs).all():
         return float("inf")
-    edge = stats.t.ppf((1 + CONFIDENCE) / 2, n - 1)
+    edge = stats.t.isf((1 - CONFIDENCE) / 2 / tests, n - 1)
 
     shift = optimize.brentq(lambda at: stats.nct.sf(edge, n - 1, at) - POWER, 0, 3 * edge)
     return float(np.exp(shift * logs.std(ddof=1) / np.sqrt(n)))
 
 
-def ties(scores: Mapping[Any, Sequence[float]]) -> tuple[Any, dict[Any, float]]:
+def _log_ratios(method: ArrayLike, reference: ArrayLike) -> np.ndarray:
+    with np.errstate(divide="ignore", invalid="ignore"):
+        logs: np.ndarray = np.log(np.asarray(method, dtype=float)) - np.log(np.asarray(reference, dtype=float))
+    return logs
+
+
+def ties(scores: Mapping[Any, Sequence[float]], looks: int = 1) -> tuple[Any, dict[Any, float]]:
     """The method whose scores are highest, and the p-value of each other being as high.
 
     ``scores`` are positive and paired: the same repeats in the same order for every method.
     """
     with np.errstate(divide="ignore"):
         best = max(scores, key=lambda name: np.nan_to_num(np.log(scores[name]).mean(), nan=-np.inf))
-    return best, {name: ratio(scores[best], scores[name]).p for name in scores if name != best}
+    return best, {name: ratio(scores[best], scores[name], looks).p for name in scores if name != best}
 
 
-def winners(scores: Mapping[str, Sequence[float]]) -> list[str]:
+def winners(scores: Mapping[str, Sequence[float]], looks: int = 1) -> list[str]:
     """The method whose scores are highest, if it differs from every other (Holm); else all that tie with it."""
-    best, p = ties(scores)
+    best, p = ties(scores, looks)
     differs = found(holm(list(p.values())))
     return [best, *(name for name, one in zip(p, differs, strict=True) if not one)]
 

@@ -5,7 +5,8 @@ from pathlib import Path
 import pandas as pd
 
 from scfl_green.analysis import published, tables
-from scfl_green.analysis.results import SCORES, estimated, method, varied
+from scfl_green.analysis.results import SCORES, axes, estimated, method, varied
+from scfl_green.analysis.undecided import told
 
 Section = tuple[str, str, str, pd.DataFrame]
 HEADS = {
@@ -23,8 +24,8 @@ IN_MILLI = ("emissions_g", "energy_wh")
 NOTE = (
     "EAPS is weighted F1 per kg CO2e. Ratios are geometric means over runs with the same seed, with Student's 95% "
     "interval; p-values are adjusted for all ratios of the table (Holm). A winner is named only where it differs from "
-    "every other, else all that tie are. Detectable: the ratio that so many seeds, spread like these, find in 80% of "
-    "cases."
+    "every other, else all that tie are; equal are those shown to differ by less than 5%. Detectable: the ratio that "
+    "so many seeds, spread like these, find in 80% of cases, adjusted for the comparisons that are left. "
 )
 
 
@@ -33,11 +34,11 @@ def sections(folder: Path, results: pd.DataFrame) -> list[Section]:
     trained = results[results["regime"] != "finetune"]
     several = "Mean over runs; ±: standard deviation." if results["seed"].nunique() > 1 else ""
     found = [("methods", "All methods", several, _means(results))]
-    for over in ("opt", *varied(trained), "model"):
-        if trained[over].nunique() > 1:
-            against = ", against baseline" if over == "opt" else ""
-            rows = tables.compare(trained, over, "baseline" if over == "opt" else None)
-            found.append((f"compare_{over}".replace(".", "_"), f"EAPS by {over}{against}", NOTE, rows))
+    for over in axes(trained):
+        against = ", against baseline" if over == "opt" else ""
+        rows = tables.compare(trained, over, "baseline" if over == "opt" else None)
+        note = NOTE + told(results, over)
+        found.append((f"compare_{over}".replace(".", "_"), f"EAPS by {over}{against}", note, rows))
     found += _published(trained)
     if "scratch_accuracy" in results:
         note = "At a newcomer, means over runs; to target: when the F1 that both reach was first reached."

@@ -1,5 +1,6 @@
 """Tables of a sweep: summaries of its runs, and methods compared with intervals."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -7,20 +8,20 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from scfl_green.analysis.results import MEASURES, method
-from scfl_green.analysis.score import CONFIDENCE, FEWEST, detectable, found, holm, ratio, ties
+from scfl_green.analysis.results import MEASURES, looks, method
+from scfl_green.analysis.score import CONFIDENCE, FEWEST, detectable, equality, found, holm, ratio, ties
 
 TOGETHER = "all"  # of privacy.csv, the row of all clients together
 
 
 def summarise(results: pd.DataFrame) -> pd.DataFrame:
     """``summary.csv``: mean, standard deviation and Student's interval of the mean (``low``, ``high``) of every measure
-    for every method, and the number of runs."""
+    for every method, and the number of runs. Intervals hold for every look of the sweep together."""
     groups = results.groupby(method(results))
     summary = groups[MEASURES].agg(["mean", "std"])
     summary.columns = ["_".join(column) for column in summary.columns.to_list()]
     summary.insert(0, "runs", groups.size())
-    reach = stats.t.ppf((1 + CONFIDENCE) / 2, summary["runs"] - 1) / np.sqrt(summary["runs"])
+    reach = stats.t.isf((1 - CONFIDENCE) / 2 / looks(results), summary["runs"] - 1) / np.sqrt(summary["runs"])
     for measure in MEASURES:
         summary[f"{measure}_low"] = summary[f"{measure}_mean"] - reach * summary[f"{measure}_std"]
         summary[f"{measure}_high"] = summary[f"{measure}_mean"] + reach * summary[f"{measure}_std"]
@@ -32,8 +33,9 @@ def compare(results: pd.DataFrame, over: str, reference: str | None = None, meas
     """EAPS (or another ``measure``) of the methods that differ in ``over`` (a column of ``method``), a row each.
 
     Ratios are to ``reference`` (or to the method with the highest mean), paired by seed, with their intervals, p-values
-    (Holm, over all ratios of the table) and what as many seeds could detect. ``best`` marks the winner, which differs
-    from every other (Holm, over the table), or all that tie with it.
+    (Holm, over all ratios of the table) and what as many seeds could detect beside what was found. ``best`` marks the
+    highest: one ``wins``, since it differs from every other; or some are ``equal``, practically, and differ from every
+    other; or there are ``ties``, which nothing decides. All of it holds for every look of the sweep together.
     """
     others = [column for column in method(results) if column != over]
     rows = []
@@ -42,41 +44,48 @@ def compare(results: pd.DataFrame, over: str, reference: str | None = None, meas
         if len(scores) == 0 or len(scores.columns) < 2:
             continue
         by_name = {name: scores[name].to_list() for name in scores}
-        best, as_high = ties(by_name)
+        best, as_high = ties(by_name, looks(results))
         base = reference if reference in by_name else best
         for name, values in by_name.items():
             row = dict(zip(others, place, strict=True)) | {over: name, "EAPS": scores[name].mean()}
-            compared = _against(values, by_name[base], name == base)
-            rows.append(row | compared | {"cell": cell, "as_high": as_high.get(name)})
-    return _marked(pd.DataFrame(rows)).rename(columns={"ratio": f"ratio to {reference or 'the highest'}"})
+            row |= _against(values, by_name[base] if name != base else None, looks(results))
+            equal = equality(by_name[best], values, looks(results)) if name != best else None
+            rows.append(row | {"cell": cell, "as_high": as_high.get(name), "equal": equal})
+    return _marked(pd.DataFrame(rows), looks(results)).rename(
+        columns={"ratio": f"ratio to {reference or 'the highest'}"}
+    )
 
 
-def _against(values: list[float], base: list[float], itself: bool) -> dict[str, Any]:
-    """The columns that compare a method with the one of reference."""
-    against = ratio(values, base)
-    known = len(values) >= FEWEST and not itself
+def _against(values: list[float], base: list[float] | None, looks: int) -> dict[str, Any]:
+    """The columns that compare a method with the one of reference, or that one with itself."""
+    against = ratio(values, base or values, looks)
+    known = base is not None and len(values) >= FEWEST
     return {
         "ratio": against.estimate,
         f"{CONFIDENCE:.0%} interval": f"{against.low:.2f}–{against.high:.2f}" if known else "",
         "p (Holm)": against.p if known else np.nan,
-        "detectable ratio": detectable(values, base) if known else np.nan,
+        "detectable ratio": partial(detectable, values, base or []) if known else None,
         "runs": len(values),
     }
 
 
-def _marked(table: pd.DataFrame) -> pd.DataFrame:
-    """The table with its p-values adjusted, and winners and ties named in ``best``."""
+def _marked(table: pd.DataFrame, looks: int) -> pd.DataFrame:
+    """The table with its p-values adjusted, and ``best``."""
     if table.empty:
         return table
-    for column in ("p (Holm)", "as_high"):
+    for column in ("p (Holm)", "as_high", "equal"):
         table[column] = table[column].astype(float)
         known = table[column].notna()
         table.loc[known, column] = holm(table.loc[known, column].to_list())
+    # Holm's next step: the comparisons that are left.
+    left = max(1, int((~found(table["p (Holm)"].dropna())).sum()))
+    table["detectable ratio"] = [ask(left * looks) if ask else np.nan for ask in table["detectable ratio"]]
     tied = table["as_high"].notna() & ~found(table["as_high"])
-    alone = ~tied.groupby(table["cell"]).transform("any")
-    highest = table["as_high"].isna()
-    table["best"] = np.select([highest & alone, highest | tied], ["wins", "ties"], "")
-    return table.drop(columns=["cell", "as_high"])
+    among, cells = table["as_high"].isna() | tied, table["cell"]
+    alone = ~tied.groupby(cells).transform("any")
+    undecided = (tied & ~found(table["equal"])).groupby(cells).transform("any")
+    table["best"] = np.select([among & undecided, among & alone, among], ["ties", "wins", "equal"], "")
+    return table.drop(columns=["cell", "as_high", "equal"])
 
 
 def leakage(folder: Path, results: pd.DataFrame) -> pd.DataFrame:

@@ -13,7 +13,7 @@ from scfl_green.security.confidential import shown
 
 # These have columns in every record, or change no result.
 OF_RECORD = ("data", "model", "opt", "regime", "split", "seed")
-INCIDENTAL = ("seeds", "name", "logger", "launcher", "trusted", "optimized_metric", "weights", "local")
+INCIDENTAL = ("seeds", "max_seeds", "name", "logger", "launcher", "trusted", "optimized_metric", "weights", "local")
 INCIDENTAL_GROUPS = ("paths", "report", "hydra", "logger", "launcher")
 
 

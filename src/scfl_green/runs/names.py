@@ -17,7 +17,7 @@ from scfl_green.security.confidential import short_hash, shown
 # The name of a sweep that nobody has named.
 UNNAMED = "default"
 # Overrides that do not change what a sweep computes, or are in its name already.
-INCIDENTAL = ("data", "data.like", "data.name", "seed", "seeds", "name", "logger", "launcher", "trusted")
+INCIDENTAL = ("data", "data.like", "data.name", "seed", "seeds", "max_seeds", "name", "logger", "launcher", "trusted")
 # Overrides that affect fine-tuning, not the run that it starts from.
 FINE_TUNING = ("finetuning.", "weights-", "callbacks-", "budget.", "trainer.max_epochs-", "model.optimizer.lr-")
 
@@ -30,7 +30,7 @@ def register_resolvers() -> None:
     register("federated_run", federated_run)
     # Kept, since a job of a sweep knows its own overrides alone.
     register("sweep_name", sweep_name, use_cache=True)
-    register("seeds", lambda n: ",".join(map(str, range(1, n + 1))))
+    register("seeds", lambda n: ",".join(map(str, range(1, n + 1))) if isinstance(n, int) else n)
     register("product", lambda a, b: a * b)
 
 

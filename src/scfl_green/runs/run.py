@@ -39,7 +39,7 @@ from scfl_green.training.trained_model import TrainedModel
 
 LOG = logging.getLogger(__name__)
 # Settings that cannot change a result; paths stay on this machine.
-INCIDENTAL = ("paths", "logger", "name", "seeds", "report", "optimized_metric", "trusted")
+INCIDENTAL = ("paths", "logger", "name", "seeds", "max_seeds", "report", "optimized_metric", "trusted")
 # Irrelevant warnings of Lightning: loaders here slice whole batches, which workers would only copy; and deprecations.
 NOISE = (".*does not have many workers", ".*isinstance.treespec, LeafSpec")
 

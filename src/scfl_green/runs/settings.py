@@ -25,6 +25,7 @@ GENERAL: dict[str, dict[str, Any]] = {
     "": {
         "seed": Annotated[int, Field(ge=0, lt=2**32)],
         "seeds": Count,
+        "max_seeds": Count,
         "threads": Count,
         "name": str,
         "weights": str | None,
