@@ -4,8 +4,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from scfl_green.runs.loggers import wandb_logger
     from scfl_green.runs.regimes import central, federated, finetune
-    from scfl_green.runs.tracking import wandb_logger
 
 __all__ = ["central", "federated", "finetune", "wandb_logger"]
 
@@ -14,4 +14,4 @@ def __getattr__(name: str) -> Any:
     """Import exported names on demand, since names.py and program.py must not import torch."""
     if name not in __all__:
         raise AttributeError(f"module {__name__} has no attribute {name}")
-    return getattr(import_module(f"{__name__}.{'tracking' if name == 'wandb_logger' else 'regimes'}"), name)
+    return getattr(import_module(f"{__name__}.{'loggers' if name == 'wandb_logger' else 'regimes'}"), name)

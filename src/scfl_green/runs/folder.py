@@ -17,6 +17,8 @@ from scfl_green.training.trained_model import TrainedModel
 
 LOG = logging.getLogger(__name__)
 RESULT = "result.json"
+# What another configuration leaves in its place when its run is set aside.
+KEPT = (".", "checkpoints", "earlier-")
 
 
 def identify(
@@ -61,7 +63,7 @@ class RunFolder:
             return record
         aside = self.path / f"earlier-{record['fingerprint']}"
         aside.mkdir(exist_ok=True)
-        for file in [file for file in self.path.iterdir() if file.is_file()]:
+        for file in [file for file in self.path.iterdir() if not file.name.startswith(KEPT)]:
             file.replace(aside / file.name)
         LOG.info("%s: the run of another configuration is now in %s", self.path, aside.name)
         return None

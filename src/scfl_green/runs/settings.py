@@ -15,6 +15,7 @@ from scfl_green.bounds import Count, Weight
 from scfl_green.data.reading.cells import Reading
 from scfl_green.energy.meter import EnergyMeter
 from scfl_green.errors import InputError
+from scfl_green.runs.loggers import check_installed
 from scfl_green.runs.regimes import finetune
 from scfl_green.runs.signatures import Problem, parameters_of, target_problems, unknown, value_problems
 
@@ -72,6 +73,7 @@ def check(config: dict[str, Any]) -> None:
         problems.setdefault(setting, []).append(message)
     if problems:
         raise InputError("; ".join(f"{setting}: {', or '.join(messages)}" for setting, messages in problems.items()))
+    check_installed(config["logger"])
     for message in _conflicts(config):
         raise InputError(message)
 
