@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import sys
 from collections.abc import Iterator
@@ -10,16 +11,12 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import mlflow
 import pandas as pd
 import pytest
 import yaml
 from hydra.utils import instantiate
-from mlflow.entities import Run
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.loggers import CSVLogger
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from wandb import wandb_agent
 
 from conftest import CONFIGS, ROOT, compose_config
 from scfl_green.energy.ledger import FIT, VALIDATE
@@ -34,7 +31,10 @@ from scfl_green.training.checkpoint import Checkpoint
 from wandb_file import configs, records
 
 ALL = "logger=[csv,tensorboard,mlflow,wandb]"
-QUICK = ["federation.rounds=3", "federation.local_epochs=1", "data.n_genes=50", "trainer=cpu", "trainer.max_epochs=2"]
+QUICK = [
+    "federation.rounds=3", "federation.local_epochs=1", "trainer.max_epochs=2", "data.n_genes=50", "split.newcomers=1",
+    "trainer=cpu",
+]  # fmt: skip
 Metrics = dict[tuple[str, int], float]
 
 
@@ -58,9 +58,31 @@ def killed(cfg: DictConfig, saves: int) -> int:
 
 
 @pytest.fixture(scope="module")
-def resumed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """The folder and the public configuration of a run that was killed after two of three rounds and run again."""
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An SQLite file with MLflow's tables, which take it seconds to make."""
+    from mlflow import MlflowClient
+
+    MlflowClient(f"sqlite:///{(path := tmp_path_factory.mktemp('empty') / 'mlflow.db')}")
+    return path
+
+
+@pytest.fixture(scope="module")
+def federated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run to fine-tune from."""
+    run(compose_config(folder := tmp_path_factory.mktemp("federated"), "logger=none", *QUICK))
+    return folder / "run"
+
+
+@pytest.fixture(scope="module")
+def resumed(
+    tmp_path_factory: pytest.TempPathFactory, empty_store: Path, federated: Path
+) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """The folder and the public configuration of a run that was killed after two of three rounds and run again.
+
+    After ``federated``, which has done for it what a process does once.
+    """
     folder = tmp_path_factory.mktemp("resumed")
+    shutil.copy(empty_store, folder)
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
         cfg = compose_config(folder, ALL, *QUICK)
@@ -82,12 +104,17 @@ def from_csv(folder: Path, name: str = "run/csv/metrics.csv", step: str = "step"
 
 
 def from_tensorboard(folder: Path) -> Metrics:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
     (events := EventAccumulator(str(folder / "run/tensorboard"))).Reload()
     return once([(tag, event.step, event.value) for tag in events.Tags()["scalars"] for event in events.Scalars(tag)])
 
 
-def mlflow_run(folder: Path) -> tuple[mlflow.MlflowClient, Run]:
-    client = mlflow.MlflowClient(f"sqlite:///{folder}/mlflow.db")
+def mlflow_run(folder: Path) -> tuple[Any, Any]:
+    """A client of the run's store, and the finished one of its two runs."""
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{folder}/mlflow.db")
     experiment = client.get_experiment_by_name("scfl-green")
     finished, unfinished = sorted(client.search_runs([experiment.experiment_id]), key=lambda run: run.info.status)
     assert (finished.info.status, unfinished.info.status) == ("FINISHED", "RUNNING")
@@ -164,12 +191,13 @@ def test_wandb_shows_tables_and_the_confusion_of_types(resumed: tuple[Path, Any]
 HOMES = ("/pytorch_lightning/loggers/", "/lightning_fabric/loggers/", "/wandb/", "/mlflow/", "/tensorboard/")
 
 
-def test_no_code_of_a_logger_runs_while_training_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_code_of_a_logger_runs_while_training_is_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, empty_store: Path, federated: Path
+) -> None:
     """In both arms of fine-tuning, with checkpoints; ``energy/test_boundary.py`` has the other regimes."""
-    quick = [*QUICK, "split.newcomers=1"]
-    run(compose_config(tmp_path / "a", "logger=none", *quick))
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
-    cfg = compose_config(tmp_path / "b", ALL, "regime=finetune", f"weights={tmp_path}/a/run", *quick)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    cfg = compose_config(tmp_path, ALL, "regime=finetune", f"weights={federated}", *QUICK)
+    shutil.copy(empty_store, tmp_path)
     phase, called = EnergyMeter.phase, set()
 
     def watch(frame: Any, event: str, _: object) -> None:
@@ -187,7 +215,7 @@ def test_no_code_of_a_logger_runs_while_training_is_measured(tmp_path: Path, mon
 
     monkeypatch.setattr(EnergyMeter, "phase", watched)
     run(cfg)
-    phases = set(pd.read_csv(tmp_path / "b/run/energy.csv")["phase"])
+    phases = set(pd.read_csv(tmp_path / "run/energy.csv")["phase"])
     assert {"fit", "scratch", "checkpoint", "tracking"} <= phases
     assert any("/torch/optim/" in file for file in called)
     # The Trainer asks there whether it has a logger.
@@ -233,6 +261,8 @@ PARAMETERS = {"model": "scdlc", "model.width": 0.5, "model.optimizer.lr": 2e-3, 
 
 def by_the_agent(folder: Path, patch: pytest.MonkeyPatch, **parameters: Any) -> Any:
     """What W&B's own agent starts for a run of ``configs/wandb_sweep.yaml``."""
+    from wandb import wandb_agent
+
     for name in ("WANDB_RUN_ID", "WANDB_SWEEP_PARAM_PATH"):
         patch.setenv(name, "")  # the agent sets them for good
     patch.setenv("WANDB_DIR", str(folder))
@@ -249,7 +279,7 @@ def test_wandbs_agent_starts_a_valid_run(
 ) -> None:
     assert SWEEP["parameters"].keys() == PARAMETERS.keys()
     assert SWEEP["metric"]["name"] in {name for name, _ in from_wandb(resumed[0])}
-    monkeypatch.setattr(wandb_agent, "AgentProcess", SimpleNamespace)
+    monkeypatch.setattr("wandb.wandb_agent.AgentProcess", SimpleNamespace)
     command = by_the_agent(tmp_path, monkeypatch, **PARAMETERS).command
     assert command[:3] == ["/usr/bin/env", "python", "train.py"]
     cfg = compose_config(tmp_path, *command[3:])

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import anndata as ad
-import mlflow
 import pytest
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
@@ -84,10 +83,12 @@ def test_nothing_that_is_uploaded_tells_of_people_paths_or_the_machine(swept: Pa
 
 
 def test_no_other_logger_tells_more(swept: Path) -> None:
+    from mlflow import MlflowClient
+
     files = [path for name in ("csv", "tensorboard") for path in swept.glob(f"*/{name}/*")]
     assert len(files) == 4
     assert not holding(iter(files), private_words(swept))
-    client = mlflow.MlflowClient(f"sqlite:///{swept.parents[1]}/mlflow.db")
+    client = MlflowClient(f"sqlite:///{swept.parents[1]}/mlflow.db")
     (run,) = client.search_runs([client.get_experiment_by_name("scfl-green").experiment_id])
     told = [run.info.run_name, run.info.user_id, *run.data.tags.values(), *run.data.params.values()]
     assert not [word for word in private_words(swept) if word in str(told)]
