@@ -1,4 +1,4 @@
-"""What the energy meter costs, and how far busy neighbours move what it reads.
+"""What the energy meter costs, and how far busy neighbours and loggers move what it reads.
 
 python -m benchmarks.meter: medians of interleaved repeats.
 """
@@ -10,14 +10,17 @@ import sys
 import time
 import warnings
 from functools import partial
+from itertools import product
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
+import pandas as pd
 import pytorch_lightning as pl
 import torch
 from flwr.serverapp.strategy import FedAvg
 
+from benchmarks.measure import ROOT
 from scfl_green.data.clients import by_client
 from scfl_green.data.dataset import Recipe, prepare
 from scfl_green.data.features.prepare import between_within
@@ -90,6 +93,30 @@ def cost(meter: EnergyMeter) -> None:
     print(f"\nthe default run's five rounds: {spent / whole:.2%} of their time in the meter")
 
 
+def loggers() -> None:
+    """CPU seconds charged to training with each logger, against none."""
+    names = sorted(path.stem for path in (ROOT / "configs/logger").glob("*.yaml"))
+    print("\n| CPU seconds of training, against no logger | federated | central |\n|---|---|---|")
+    seconds: dict[tuple[str, str], list[float]] = {}
+    for _ in range(REPEATS):
+        for name, regime in product(names, ("federated", "central")):
+            seconds.setdefault((name, regime), []).append(fitted(f"logger={name}", f"regime={regime}"))
+    medians = {key: float(np.median(values)) for key, values in seconds.items()}
+    for name in names:
+        ratios = [medians[name, regime] / medians["none", regime] - 1 for regime in ("federated", "central")]
+        print(f"| {name} | {ratios[0]:+.1%} | {ratios[1]:+.1%} |")
+
+
+def fitted(*overrides: str) -> float:
+    """CPU seconds that a run of its own charges to training."""
+    with TemporaryDirectory() as folder:
+        command = [sys.executable, str(ROOT / "train.py"), *overrides, "federation.rounds=10"]
+        environment = {**os.environ, "WANDB_MODE": "offline", "MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db"}
+        subprocess.run(command, cwd=folder, env=environment, check=True, capture_output=True)
+        (table,) = Path(folder).glob("logs/runs/*/energy.csv")
+        return float(pd.read_csv(table).query("phase == 'fit'")["cpu_seconds"].sum())
+
+
 if __name__ == "__main__":
     warnings.filterwarnings("ignore")
     torch.set_num_threads(1)
@@ -97,3 +124,4 @@ if __name__ == "__main__":
     drift(shared_meter)
     cost(shared_meter)
     shared_meter.close()
+    loggers()

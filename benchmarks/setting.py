@@ -96,7 +96,7 @@ def setting(dataset: Dataset, *overrides: str) -> Iterator[Setting]:
     with TemporaryDirectory() as folder, metered(cfg) as meter:
         checkpoint = Checkpoint(Path(folder) / "checkpoints")
         tracker = Tracker(Path(folder), meter, {}, partial(instantiate, cfg.logger))
-        tracker.bar.disable = True
+        tracker.bar.shown = False
         with tracker:
             job = make_job(cfg, dataset, None, meter, tracker, checkpoint)
             job.warm_up()

@@ -11,14 +11,16 @@ from typing import Any
 import numpy as np
 import pytest
 from flwr.serverapp.strategy import FedAvg
+from pytorch_lightning.loggers.logger import DummyLogger
 
-from jobs import ONE, make_job, simulated
+from jobs import ONE, make_job, simulated, split_of, trained
 from scfl_green.data.reading.cells import Cells
 from scfl_green.energy.hardware import MemoryInUse
 from scfl_green.energy.ledger import Ledger, Reading
 from scfl_green.energy.meter import EnergyMeter
 from scfl_green.models.actinn import ACTINN
-from scfl_green.runs.regimes import central
+from scfl_green.runs.regimes import central, finetune
+from scfl_green.runs.tracking import Tracker
 from scfl_green.training.budget import CarbonBudget
 from scfl_green.training.callbacks import BestWeights
 from scfl_green.training.checkpoint import Checkpoint
@@ -145,6 +147,40 @@ def test_memory_draws_by_what_the_run_uses(meter: EnergyMeter) -> None:
     before = ram.total_power().W
     used = np.ones(2**27 // 8 * 4)
     assert ram.total_power().W - before == pytest.approx(3 / 8 * used.nbytes / 2**30, rel=0.1)
+
+
+class Probe(DummyLogger):
+    """A logger that writes down which phase was open whenever it was called."""
+
+    def __init__(self, meter: EnergyMeter) -> None:
+        super().__init__()
+        self.meter, self.phases = meter, set[str]()
+
+    def log_metrics(self, *args: object, **kwargs: object) -> None:
+        self.phases.add(self.meter._open[-1][0])
+
+    log_hyperparams = save = finalize = log_metrics
+
+
+@pytest.mark.parametrize("saves", [False, True], ids=["alone", "with checkpoints"])
+@pytest.mark.parametrize(
+    "train",
+    [partial(central, epochs=2), partial(simulated, rounds=2), partial(finetune, epochs=2)],
+    ids=["central", "federated", "both arms of fine-tuning"],
+)
+def test_no_logger_is_called_while_training_is_measured(
+    few: Cells, meter: EnergyMeter, tmp_path: Path, train: Callable[[Job], object], saves: bool
+) -> None:
+    """So that the energy of training is the same with and without loggers, on any machine."""
+    probe = Probe(meter)
+    with Tracker(tmp_path, meter, {"seed": 1}, lambda: {"probe": probe}) as tracker:
+        save = {"save": Checkpoint(tmp_path / "checkpoints").save} if saves else {}
+        split = split_of(few, newcomers=1)
+        job = make_job(few, meter, split, hooks={"progress": tracker}, **save)
+        job.start = trained(job)
+        train(job)
+    assert probe.phases == {"tracking", "other"}  # the latter when it is finalised
+    assert ("checkpoint", 0, "") in meter.entries or not saves
 
 
 def test_equal_epochs_cost_the_same_when_a_logger_starts_late(few: Cells, meter: EnergyMeter) -> None:

@@ -1,6 +1,8 @@
 """No data on patients, keys or this machine leaves: planted canaries are searched for in everything shared."""
 
+import getpass
 import json
+import socket
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -46,9 +48,10 @@ def swept(planted: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "configs").mkdir()
     overrides = [f"data.path={planted}", f"data.client_key={COLUMN}", f"+note={ARGUMENT}", "data=h5ad"]
     overrides += ["federation.min_cells=0"]
-    more = ["+of_environment=${oc.env:SCFL_NOTE}", "name=planted", "seed=1"]
+    more = ["+of_environment=${oc.env:SCFL_NOTE}", "name=planted", "seed=1", "logger=[wandb,csv,tensorboard,mlflow]"]
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SCFL_NOTE", VARIABLE)
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
         ended = start_program(folder, "-m", *overrides, *more, *QUICK)
     assert ended.returncode == 0, ended.stderr
     assert ended.stderr == ""
@@ -61,11 +64,15 @@ def holding(files: Iterator[Path], words: list[str]) -> list[tuple[str, str]]:
     ]
 
 
+def private_words(folder: Path) -> list[str]:
+    return [*CANARIES, str(Path.home()), str(ROOT), str(folder), "/tmp", "train.py", "--multirun", sys.executable]
+
+
 def test_nothing_that_is_uploaded_tells_of_people_paths_or_the_machine(swept: Path) -> None:
     (run,) = swept.glob("*/wandb/offline-run-*")
     files = [path for path in run.rglob("*") if path.is_file()]
-    assert {path.suffix for path in files} == {".wandb", ".html"}
-    private = [*CANARIES, str(Path.home()), str(ROOT), str(swept), "/tmp", "train.py", "--multirun", sys.executable]
+    assert {path.suffix for path in files} == {".wandb", ".json"}
+    private = private_words(swept)
     assert not holding(iter(files), private)
     (binary,) = run.glob("*.wandb")
     uploaded = "\n".join(map(str, records(binary)))
@@ -75,21 +82,34 @@ def test_nothing_that_is_uploaded_tells_of_people_paths_or_the_machine(swept: Pa
     assert not list(swept.rglob("debug*.log"))
 
 
+def test_no_other_logger_tells_more(swept: Path) -> None:
+    from mlflow import MlflowClient
+
+    files = [path for name in ("csv", "tensorboard") for path in swept.glob(f"*/{name}/*")]
+    assert len(files) == 4
+    assert not holding(iter(files), private_words(swept))
+    client = MlflowClient(f"sqlite:///{swept.parents[1]}/mlflow.db")
+    (run,) = client.search_runs([client.get_experiment_by_name("scfl-green").experiment_id])
+    told = [run.info.run_name, run.info.user_id, *run.data.tags.values(), *run.data.params.values()]
+    assert not [word for word in private_words(swept) if word in str(told)]
+    assert not {getpass.getuser(), socket.gethostname()} & set(told)
+    assert run.data.params["data/n_genes"] == "50"
+
+
 def test_the_upload_is_still_useful(swept: Path) -> None:
     (config,) = configs(swept)
     assert (config["seed"], config["data"]["n_genes"], config["model"]["hidden"]) == (1, 50, [100, 50, 25])
     assert config["federation"]["strategy"]["_target_"] == "flwr.serverapp.strategy.FedAvg"
     assert set(config["data"]) & {"path", "client_key", "note", "of_environment", "source"} == {"source"}
     assert config["data"]["source"] == {"_target_": "scfl_green.data.files"}
-    (page,) = swept.rglob("cells_*.html")
-    assert ">4<" in page.read_text()  # four clients, by number
-    (page,) = swept.rglob("sites_*.html")
-    assert "<th>4</th>" in page.read_text()
-    (binary,), (page,) = swept.rglob("*.wandb"), swept.rglob("record_*.html")
+    for name in ("cells", "sites"):
+        (table,) = swept.rglob(f"{name}_*.table.json")
+        assert [row[0] for row in json.loads(table.read_text())["data"]] == [1, 2, 3, 4]  # clients, by number
+    (binary,), (fields,) = swept.rglob("*.wandb"), swept.rglob("record_*.table.json")
     summary = {item.key for record in records(binary) for item in record.summary.update}
     assert {"accuracy", "emissions_kg", "clients_by_round", "versions", "energy_mode"} <= summary
     assert "processor" not in summary
-    assert "processor" not in page.read_text()
+    assert "processor" not in fields.read_text()
 
 
 SHARED = (

@@ -102,7 +102,7 @@ HOSTILE = [
     "scfl_green.models.actinn.CellClassifier.load_from_checkpoint",
     "scfl_green.models.actinn.ACTINN.load_from_checkpoint",
     "scfl_green.models.__builtins__.eval",
-    "scfl_green.runs.tracking.wandb_mode",
+    "scfl_green.runs.loggers.wandb_mode",
     "scfl_green.trackingwandb_logger",
     " torch.optim.Adam",
     "torch.optim.Adam\n",

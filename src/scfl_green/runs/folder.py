@@ -19,6 +19,8 @@ LOG = logging.getLogger(__name__)
 RESULT = "result.json"
 # The table at the end of the run, as it was printed.
 SUMMARY = "summary.txt"
+# What another configuration leaves in its place when its run is set aside.
+KEPT = (".", "checkpoints", "earlier-")
 
 
 def identify(
@@ -63,8 +65,8 @@ class RunFolder:
             return record
         aside = self.path / f"earlier-{record['fingerprint']}"
         aside.mkdir(exist_ok=True)
-        for left in [file for file in self.path.iterdir() if file.is_file() or file.match("site-*")]:
-            left.replace(aside / left.name)
+        for file in [file for file in self.path.iterdir() if not file.name.startswith(KEPT)]:
+            file.replace(aside / file.name)
         LOG.info("%s: the run of another configuration is now in %s", self.path, aside.name)
         return None
 

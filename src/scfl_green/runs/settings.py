@@ -77,7 +77,10 @@ PER_STEP = {"gradient_clip_val": None, "accumulate_grad_batches": 1}
 
 def check(config: dict[str, Any]) -> None:
     """Raises InputError naming every wrong setting of a resolved configuration, its value, and what is expected."""
+    from scfl_green.runs.loggers import check_installed  # it imports torch
+
     check_values(config)
+    check_installed(config["logger"])
     _report(target_problems({**config, "trainer": _of_lightning(config)}))
 
 

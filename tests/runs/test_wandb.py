@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from scfl_green.runs.tracking import wandb_logger, wandb_mode
+from scfl_green.runs.loggers import wandb_logger, wandb_mode
 
 
 @pytest.fixture(autouse=True)
