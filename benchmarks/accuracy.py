@@ -1,6 +1,6 @@
 """Accuracy of the four frameworks beside a logistic regression on the same features and the published number.
 
-python train.py experiment=accuracy_pancreas && python -m benchmarks.accuracy logs/sweeps/accuracy_pancreas
+python train.py experiment=grid seeds=5 && python -m benchmarks.accuracy logs/sweeps/grid_pancreas
 """
 
 import importlib.util
@@ -39,7 +39,7 @@ def logistic_regression(data: str, split: str, seed: int) -> float:
 
 def main(folder: Path) -> None:
     warnings.filterwarnings("ignore", category=UserWarning)
-    results = pd.read_csv(folder / "results.csv")
+    results = pd.read_csv(folder / "results.csv").query("opt == 'baseline'")
     data, split = results["data"].iloc[0], results["split"].iloc[0]
     seeds = sorted(results["seed"].unique())
     reference = np.array([logistic_regression(data, split, int(seed)) for seed in seeds])
