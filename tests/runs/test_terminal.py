@@ -8,7 +8,7 @@ import torch
 from scfl_green.energy.ledger import FIT, Ledger
 from scfl_green.runs.cells import cells_text
 from scfl_green.runs.summary import summary
-from scfl_green.training import job
+from scfl_green.training import testing
 
 WIDTHS = (60, 80, 120)
 SCORES = {"accuracy": 0.9, "weighted_f1": 0.91, "macro_f1": 0.92}
@@ -59,7 +59,11 @@ def test_the_table_of_a_run_fits_with_forty_clients(monkeypatch: pytest.MonkeyPa
         **vars(total), "energy_kwh": total.energy_kwh, "seconds_fit": total.seconds, "cells_test": 12345,
         "transfer_kwh": 0.0, "transfer_emissions_kg": 0.0, "carbon_intensity_kg_per_kwh": 0.381,
     }  # fmt: skip
-    text = summary(record, job.TestResult(SCORES, dict.fromkeys(clients, SCORES), torch.zeros(2, 2)), ledger)
+    text = summary(
+        record,
+        testing.TestResult(SCORES, dict.fromkeys(clients, SCORES), torch.zeros(2, 2), torch.zeros(15, 3)),
+        ledger,
+    )
     assert max(map(len, text.splitlines())) <= width
     rows = [line.split() for line in text.splitlines() if "0.900" in line]
     assert len({row[0] for row in rows}) == 41

@@ -64,14 +64,12 @@ def server_app(job: Job, strategy: CheckedStrategy, rounds: int, local_epochs: i
         averaging = ExitStack()
 
         def after_round(round_number: int, arrays: ArrayRecord) -> None:
+            averaging.close()
             if round_number > 0:
-                averaging.close()
-                _end_round(job, strategy, arrays, rounds)
-                job.checkpoint(PART, strategy.state_dict() | {"hooks": job.hooks.state_dict(), "held": once.held})
+                _end_round(job, strategy, arrays, rounds, once)
             if job.hooks.exhausted:
                 raise _StopEarlyError
-            if (number := strategy.done + round_number) < rounds:
-                averaging.enter_context(job.meter.phase(AGGREGATE, number + 1))
+            averaging.enter_context(job.meter.phase(AGGREGATE, min(strategy.done + round_number + 1, rounds)))
 
         with suppress(_StopEarlyError), averaging:
             strategy.start(
@@ -99,8 +97,8 @@ def _begin(job: Job, strategy: CheckedStrategy, grid: Grid) -> WeightsOnce:
     return once
 
 
-def _end_round(job: Job, strategy: CheckedStrategy, arrays: ArrayRecord, rounds: int) -> None:
-    """Call the hooks, and start the next round from the weights they return, if any."""
+def _end_round(job: Job, strategy: CheckedStrategy, arrays: ArrayRecord, rounds: int, grid: WeightsOnce) -> None:
+    """Call the hooks, start the next round from the weights they return, if any, and write a checkpoint."""
     number = max(strategy.clients_by_round)
     step = job.step("round", number, rounds)
     step.metrics |= strategy.metrics[number]
@@ -108,6 +106,7 @@ def _end_round(job: Job, strategy: CheckedStrategy, arrays: ArrayRecord, rounds:
     with job.meter.phase(TRACKING):
         changed = job.hooks.after(step)
     strategy.current = arrays if changed is None else ArrayRecord(changed)
+    job.checkpoint(PART, strategy.state_dict() | {"hooks": job.hooks.state_dict(), "held": grid.held})
 
 
 class _StopEarlyError(Exception):

@@ -76,6 +76,20 @@ def check_sizes(clients: Iterable[Part], min_cells: int) -> None:
         )
 
 
+def _grid(job: Job, parts: Sequence[Part], federation: Federation) -> LocalGrid:
+    """The grid of these clients, as a killed run left them."""
+
+    def trained(number: int, done: int, of: int) -> None:
+        job.hooks.within(PartialStep("round", number, federation.rounds, done, of, "clients"))
+
+    setup = client_app(job, parts), [part.name for part in parts], job.meter
+    n_workers = federation.parallel_clients
+    grid = LocalGrid(*setup, trained) if n_workers == 1 else WorkersGrid(*setup, n_workers, trained)
+    if state := job.saved.get(PART):
+        _restart(grid, state)
+    return grid
+
+
 def _restart(grid: LocalGrid, state: State) -> None:
     """Give the clients of a killed run what they held: in a real federation, they would have gone on."""
     weights = ArrayRecord(state["weights"])
@@ -91,13 +105,7 @@ def simulate(job: Job, parts: Sequence[Part], federation: Federation) -> Federat
     federation.check(len(parts), any(hook.reshapes for hook in job.hooks))
     # Flower's log would break the progress bar; the metrics contain the same.
     logging.getLogger("flwr").setLevel(logging.WARNING)
-
-    def trained(number: int, done: int, of: int) -> None:
-        job.hooks.within(PartialStep("round", number, federation.rounds, done, of, "clients"))
-
-    setup = client_app(job, parts), [part.name for part in parts], job.meter
-    n_workers = federation.parallel_clients
-    grid = LocalGrid(*setup, trained) if n_workers == 1 else WorkersGrid(*setup, n_workers, trained)
+    grid = _grid(job, parts, federation)
     strategy = CheckedStrategy(
         federation.strategy,
         evaluate=all(len(part.validation) for part in parts),
@@ -107,8 +115,6 @@ def simulate(job: Job, parts: Sequence[Part], federation: Federation) -> Federat
     )
     server = server_app(job, strategy, federation.rounds, federation.local_epochs)
     context = Context(run_id=0, node_id=0, node_config={}, state=RecordDict(), run_config={})
-    if state := job.saved.get(PART):
-        _restart(grid, state)
     try:
         server(grid, context)
     finally:

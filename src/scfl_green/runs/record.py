@@ -9,6 +9,7 @@ import torch
 
 from scfl_green.energy.eaps import eaps
 from scfl_green.energy.ledger import IDLE, WAITING
+from scfl_green.energy.meter import EnergyMeter
 from scfl_green.runs.regimes import Outcome
 from scfl_green.training.job import Job
 
@@ -23,27 +24,19 @@ def make_record(
 
     A run that trained for less than ``min_seconds`` is marked as ``too_short`` for a reliable energy figure.
     """
-    trained, idle = job.meter.trained(), job.meter.total(IDLE)
-    transfer_kg = job.meter.transfer()[1]
-    without_ram_kg = (trained.energy_cpu_kwh + trained.energy_gpu_kwh) * job.meter.intensity
+    trained = job.meter.trained()
     return {
         **identity,
         **_size(job, outcome),
         **scores,
         "seconds_fit": trained.seconds,
-        **{name: getattr(trained, name) for name in ENERGY},
+        **_energy(job.meter, scores["weighted_f1"]),
         **_transfer(job),
         "train_flops": round(trained.flops),
-        "eaps": eaps(scores["weighted_f1"], trained.emissions_kg + transfer_kg),
-        "eaps_cpu": eaps(scores["weighted_f1"], without_ram_kg + transfer_kg),
         "too_short": trained.seconds < min_seconds,
         "cells_seen": trained.cells,
         # Of these bytes, those before training: numbers of cells, and sums by gene.
         "bytes_prepare": sum(job.meter.moved(round=0)),
-        "idle_seconds": idle.seconds,
-        "idle_energy_kwh": idle.energy_kwh,
-        "idle_emissions_kg": idle.emissions_kg,
-        "waiting_energy_kwh": job.meter.total(WAITING).energy_kwh,
         "epsilon": None,
         "delta": None,
         **outcome.record,
@@ -65,6 +58,20 @@ def _size(job: Job, outcome: Outcome) -> dict[str, Any]:
         "batch_size": job.batch_size,
         "precision": job.reusable.precision,
         "parameters": sum(p.numel() for p in job.model.parameters()),
+    }
+
+
+def _energy(meter: EnergyMeter, f1: float) -> dict[str, Any]:
+    trained, idle, transfer_kg = meter.trained(), meter.total(IDLE), meter.transfer()[1]
+    without_ram_kg = (trained.energy_cpu_kwh + trained.energy_gpu_kwh) * meter.intensity
+    return {
+        **{name: getattr(trained, name) for name in ENERGY},
+        "eaps": eaps(f1, trained.emissions_kg + transfer_kg),
+        "eaps_cpu": eaps(f1, without_ram_kg + transfer_kg),
+        "idle_seconds": idle.seconds,
+        "idle_energy_kwh": idle.energy_kwh,
+        "idle_emissions_kg": idle.emissions_kg,
+        "waiting_energy_kwh": meter.total(WAITING).energy_kwh,
     }
 
 
