@@ -61,6 +61,8 @@ def test_a_failing_job_does_not_stop_the_others(tmp_path: Path) -> None:
     assert json.loads(finished.read_text())["clients"] == 4
     (results,) = tmp_path.glob("logs/sweeps/pancreas-split.newcomers-*/results.csv")
     assert len(pd.read_csv(results)) == 1
+    assert "failed, and run again in the next start: " in ended.stdout
+    assert results.with_name("report.html").exists()
 
 
 @pytest.mark.parametrize(

@@ -96,6 +96,17 @@ def test_mixed_precision_is_what_the_device_has() -> None:
         effective_precision("16-mixed", "cpu")
 
 
+@pytest.mark.parametrize(("processor", "emulates"), [("AVX2", True), ("AVX512", False), ("DEFAULT", False)])
+def test_a_processor_that_emulates_bf16_is_told_of(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, processor: str, emulates: bool
+) -> None:
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: processor)
+    for requested in ("mixed", "bf16-mixed", "32-true"):
+        effective_precision(requested, "cpu")
+    effective_precision("bf16-mixed", "cuda")
+    assert len(caplog.messages) == (2 if emulates else 0)
+
+
 def test_mixed_precision_computes_in_bf16_and_keeps_float32_weights(few: Cells, meter: EnergyMeter) -> None:
     seen = []
 

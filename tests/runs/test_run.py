@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from conftest import ROOT, compose_config, start_program
+from scfl_green.analysis.collect import collect
 from scfl_green.data.sources import local as sources
 from scfl_green.errors import InputError
 from scfl_green.runs.assemble import load_dataset
@@ -141,6 +142,7 @@ def test_a_finished_run_is_not_run_again_and_another_one_sets_it_aside(tmp_path:
     aside = tmp_path / "run" / f"earlier-{first['fingerprint']}"
     assert json.loads((aside / "result.json").read_text()) == first
     assert (aside / "weights.safetensors").exists()
+    assert collect(tmp_path / "run")["fingerprint"].to_list() == [second["fingerprint"]]
 
 
 def test_fine_tuning_starts_from_weights_that_never_saw_the_newcomer(tmp_path: Path) -> None:

@@ -17,7 +17,8 @@ def collect(folder: Path) -> pd.DataFrame:
     Every setting that differs among the runs is a column, between ``split`` and ``seed``; the last two, ``seeds`` and
     ``max_seeds``, are those of a sweep that adds seeds. A folder that is a run itself gives its one row.
     """
-    paths = sorted(folder.glob("*/result.json")) or sorted(folder.glob("result.json"))
+    # Within a run, other records are those of earlier configurations.
+    paths = sorted(folder.glob("result.json")) or sorted(folder.glob("*/result.json"))
     rows = [json.loads(path.read_text()) | {"folder": str(path.parent.relative_to(folder))} for path in paths]
     results = pd.DataFrame(rows)
     if rows:

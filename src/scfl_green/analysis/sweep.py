@@ -1,5 +1,6 @@
 """Runs around the jobs of a sweep: results.csv, a line of progress, the report at the end."""
 
+import atexit
 import time
 from collections.abc import Collection
 from math import prod
@@ -32,6 +33,8 @@ class Sweep(Callback):
         self.jobs, self.done, self.began = prod(choices.values()), 0, time.time()
         self.more = False  # jobs may follow, which a sweeper decides on when these are done
         self.failed: list[str] = []
+        # Hydra ends at the jobs that failed without telling its callbacks.
+        atexit.register(self._end_with_failures, config)
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
         if config.hydra.mode != RunMode.MULTIRUN:
@@ -55,11 +58,16 @@ class Sweep(Callback):
             flush=True,
         )
 
+    def _end_with_failures(self, config: DictConfig) -> None:
+        if self.failed:
+            self.on_multirun_end(config)
+
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         from scfl_green.analysis.report import report  # matplotlib is not for every job
 
+        atexit.unregister(self._end_with_failures)
         if self.failed:
-            print(f"{len(self.failed)} jobs failed, and run again in the next start: {', '.join(self.failed)}")
+            print(f"failed, and run again in the next start: {', '.join(self.failed)}")
         try:
             print(report(Path(config.hydra.sweep.dir), config.report.country))
         except InputError as error:

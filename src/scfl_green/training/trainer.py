@@ -1,5 +1,6 @@
 """The one Trainer that serves all fits of a job."""
 
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -9,6 +10,7 @@ from torch import Tensor
 
 from scfl_green.errors import InputError
 
+LOG = logging.getLogger(__name__)
 # Each would take longer than training on a small client.
 QUIET = dict.fromkeys(("logger", "enable_checkpointing", "enable_model_summary", "enable_progress_bar"), False)
 
@@ -16,12 +18,15 @@ QUIET = dict.fromkeys(("logger", "enable_checkpointing", "enable_model_summary",
 def effective_precision(requested: str, device: str) -> str:
     """Lightning's name of the precision on a device: ``mixed`` is bf16 on ``cpu`` and fp16 on ``cuda``.
 
-    Raises InputError for fp16 on a CPU, which Lightning would silently replace by bf16.
+    Raises InputError for fp16 on a CPU, which Lightning would silently replace by bf16. Warns of processors that have
+    to emulate bf16.
     """
-    if requested == "mixed":
-        return "16-mixed" if device == "cuda" else "bf16-mixed"
     if device == "cpu" and requested.startswith("16"):
         raise InputError(f"trainer.precision={requested}: a CPU has no fp16 training; use mixed or bf16-mixed")
+    if requested == "mixed":
+        requested = "16-mixed" if device == "cuda" else "bf16-mixed"
+    if device == "cpu" and requested == "bf16-mixed" and torch.backends.cpu.get_cpu_capability() == "AVX2":
+        LOG.warning("bf16: this processor (AVX2) has no instructions for it; training will be slower and emit more")
     return requested
 
 
