@@ -13,6 +13,7 @@ import pandas as pd
 from scfl_green.analysis import published, tables
 from scfl_green.analysis.drawings import drawings
 from scfl_green.analysis.headline import headlines
+from scfl_green.analysis.network import compare_networks
 from scfl_green.analysis.page import write_figure
 from scfl_green.analysis.results import method, read_results
 
@@ -61,7 +62,7 @@ def of_sweep(folder: Path, out: Path) -> str:
     parts = [f"## {folder.name}", *headlines(results), "### Means and standard deviation", markdown(shown)]
     if trained["opt"].nunique() > 1:
         parts += ["### EAPS of the opts, against baseline"]
-        parts += [markdown(tables.compare(trained, "opt", "baseline").drop(columns="data"))]
+        parts += [markdown(compare_networks(trained, "opt", "baseline").drop(columns="data"))]
     beside = published.beside_published(trained)
     if not beside.empty:
         won = published.winners_beside_published(trained).drop(columns="data")

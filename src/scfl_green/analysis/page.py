@@ -29,9 +29,10 @@ def render(**contents: Any) -> bytes:
     """The page from its template; everything but figures is escaped."""
     loader = PackageLoader("scfl_green.analysis", "template")
     environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-    script = Markup(loader.get_source(environment, "sortable.min.js")[0])  # a file of this package
-    style = Markup(loader.get_source(environment, "report.css")[0])
-    return environment.get_template("report.html").render(**contents, script=script, style=style).encode()
+    environment.filters["written"] = written
+    files = {"script": "sortable.min.js", "network_script": "network.js", "style": "report.css"}  # of this package
+    own = {name: Markup(loader.get_source(environment, file)[0]) for name, file in files.items()}
+    return environment.get_template("report.html").render(**contents, **own).encode()
 
 
 def draw(drawing: Drawing, folder: Path, number: int) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 from omegaconf import OmegaConf
 
-from scfl_green.analysis import page, sections, tables
+from scfl_green.analysis import network, page, sections, tables
 from scfl_green.analysis.collect import collect
 from scfl_green.analysis.drawings import drawings
 from scfl_green.analysis.headline import headlines
@@ -45,6 +45,7 @@ def report(folder: Path, country: str | None = None) -> Path:
         about=_about(results, country),
         figures=[page.draw(one, folder / "figures", i) for i, one in enumerate(drawings(folder, results))],
         tables=shown_tables,
+        network=network.movable(results),
         method=_method(results),
         command=_command(folder),
     )

@@ -5,10 +5,13 @@ from pathlib import Path
 import pandas as pd
 
 from scfl_green.analysis.score import FEWEST
+from scfl_green.energy.eaps import HIGH_NETWORK_KWH_PER_GB, LOW_NETWORK_KWH_PER_GB
 
 METHOD = ["data", "regime", "model", "opt"]
 SCORES = ["accuracy", "weighted_f1", "macro_f1"]
-MEASURES = [*SCORES, "emissions_g", "eaps", "eaps_training", "eaps_cpu", "energy_wh", "seconds_fit"]
+# EAPS if a gigabyte took other energy (kWh).
+NETWORKS = {"eaps_low_network": LOW_NETWORK_KWH_PER_GB, "eaps_high_network": HIGH_NETWORK_KWH_PER_GB}
+MEASURES = [*SCORES, "emissions_g", "eaps", "eaps_training", "eaps_cpu", *NETWORKS, "energy_wh", "seconds_fit"]
 
 
 def read_results(folder: Path, intensity: float | None = None) -> pd.DataFrame:
@@ -30,6 +33,9 @@ def read_results(folder: Path, intensity: float | None = None) -> pd.DataFrame:
     results["eaps_training"] = results["weighted_f1"] / (results["energy_kwh"] * of_country)
     measured = results["energy_cpu_kwh"] + results["energy_gpu_kwh"] + results["transfer_kwh"]
     results["eaps_cpu"] = results["weighted_f1"] / (measured * of_country)
+    gb = (results["bytes_up"] + results["bytes_down"]) / 1e9
+    for measure, kwh_per_gb in NETWORKS.items():
+        results[measure] = results["weighted_f1"] / ((results["energy_kwh"] + gb * kwh_per_gb) * of_country)
     return results
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import pandas as pd
 
 from scfl_green.analysis import published, tables
+from scfl_green.analysis.network import compare_networks
 from scfl_green.analysis.results import SCORES, axes, estimated, method, varied
 from scfl_green.analysis.undecided import told
 
@@ -25,7 +26,8 @@ NOTE = (
     "EAPS is weighted F1 per kg CO2e. Ratios are geometric means over runs with the same seed, with Student's 95% "
     "interval; p-values are adjusted for all ratios of the table (Holm). A winner is named only where it differs from "
     "every other, else all that tie are; equal are those shown to differ by less than 5%. Detectable: the ratio that "
-    "so many seeds, spread like these, find in 80% of cases, adjusted for the comparisons that are left. "
+    "so many seeds, spread like these, find in 80% of cases, adjusted for the comparisons that are left. A winner is "
+    "robust if it wins whatever a gigabyte takes. "
 )
 
 
@@ -36,7 +38,7 @@ def sections(folder: Path, results: pd.DataFrame) -> list[Section]:
     found = [("methods", "All methods", several, _means(results))]
     for over in axes(trained):
         against = ", against baseline" if over == "opt" else ""
-        rows = tables.compare(trained, over, "baseline" if over == "opt" else None)
+        rows = compare_networks(trained, over, "baseline" if over == "opt" else None)
         note = NOTE + told(results, over)
         found.append((f"compare_{over}".replace(".", "_"), f"EAPS by {over}{against}", note, rows))
     found += _published(trained)

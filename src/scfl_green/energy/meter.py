@@ -104,9 +104,9 @@ class EnergyMeter(Ledger):
         """Stop the tracker; energy since the last reading is lost."""
         self._tracker.stop()
 
-    def transfer(self) -> tuple[float, float]:
-        """kWh and kg CO2e of transferring the bytes of training so far."""
-        kwh = sum(self.moved()) / 1e9 * self.network_kwh_per_gb
+    def transfer(self, kwh_per_gb: float | None = None) -> tuple[float, float]:
+        """kWh and kg CO2e of transferring the bytes of training so far, as set or at another ``kwh_per_gb``."""
+        kwh = sum(self.moved()) / 1e9 * (self.network_kwh_per_gb if kwh_per_gb is None else kwh_per_gb)
         return kwh, kwh * self.intensity
 
     @property

@@ -7,7 +7,7 @@ from typing import Any
 import psutil
 import torch
 
-from scfl_green.energy.eaps import eaps
+from scfl_green.energy.eaps import HIGH_NETWORK_KWH_PER_GB, LOW_NETWORK_KWH_PER_GB, eaps
 from scfl_green.energy.ledger import IDLE, WAITING
 from scfl_green.energy.meter import EnergyMeter
 from scfl_green.runs.regimes import Outcome
@@ -64,10 +64,13 @@ def _size(job: Job, outcome: Outcome) -> dict[str, Any]:
 def _energy(meter: EnergyMeter, f1: float) -> dict[str, Any]:
     trained, idle, transfer_kg = meter.trained(), meter.total(IDLE), meter.transfer()[1]
     without_ram_kg = (trained.energy_cpu_kwh + trained.energy_gpu_kwh) * meter.intensity
+    low_kg, high_kg = (meter.transfer(kwh)[1] for kwh in (LOW_NETWORK_KWH_PER_GB, HIGH_NETWORK_KWH_PER_GB))
     return {
         **{name: getattr(trained, name) for name in ENERGY},
         "eaps": eaps(f1, trained.emissions_kg + transfer_kg),
         "eaps_cpu": eaps(f1, without_ram_kg + transfer_kg),
+        "eaps_low_network": eaps(f1, trained.emissions_kg + low_kg),
+        "eaps_high_network": eaps(f1, trained.emissions_kg + high_kg),
         "idle_seconds": idle.seconds,
         "idle_energy_kwh": idle.energy_kwh,
         "idle_emissions_kg": idle.emissions_kg,
