@@ -19,7 +19,12 @@ def made(methods: dict[str, tuple[float, float]], seeds: int = 5) -> pd.DataFram
             used = kwh * np.exp(rng.normal(0, 0.01))
             row = {"data": "d", "regime": "federated", "model": "m", "opt": opt, "split": "donor", "seed": seed}
             energy = {"energy_kwh": used, "energy_wh": (used + gb * SET) * 1e3, "transfer_kwh": gb * SET}
-            emitted = {"emissions_g": energy["energy_wh"] * 0.4, "weighted_f1": 0.9, "bytes_up": gb * 1e9}
+            emitted = {
+                "emissions_g": energy["energy_wh"] * 0.4,
+                "weighted_f1": 0.9,
+                "macro_f1": 0.9,
+                "bytes_up": gb * 1e9,
+            }
             eaps = {name: 0.9 / ((used + gb * per_gb) * 0.4) for name, per_gb in {"eaps": SET, **NETWORKS}.items()}
             rows.append(row | energy | emitted | eaps | {"bytes_down": 0.0})
     return pd.DataFrame(rows)

@@ -50,9 +50,13 @@ def movable(results: pd.DataFrame) -> dict[str, Any] | None:
         kg_per_kwh=trained["emissions_g"] / trained["energy_wh"],
         name=trained[keys].astype(str).agg(" · ".join, axis=1),
     )
-    means = trained.groupby("name")[["weighted_f1", "energy_kwh", "gb", "kg_per_kwh"]].mean().reset_index()
+    columns = ["weighted_f1", "macro_f1", "energy_kwh", "gb", "kg_per_kwh"]
+    means = trained.groupby("name")[columns].mean().reset_index()
     kwh = as_set(trained)
-    means["eaps"] = means["weighted_f1"] / ((means["energy_kwh"] + means["gb"] * kwh) * means["kg_per_kwh"])
+    transfer = means["gb"] * kwh
+    means["emissions_mg"] = (means["energy_kwh"] + transfer) * means["kg_per_kwh"] * 1e6
+    means["transfer_percent"] = 100 * transfer / (means["energy_kwh"] + transfer)
+    means["eaps"] = means["weighted_f1"] / means["emissions_mg"] * 1e6
     return {
         "kwh_per_gb": kwh,
         "position": np.log10(kwh),

@@ -9,11 +9,15 @@
     const rows = [...body.rows].map((row) => {
       const { f1, kwh, gb, intensity } = row.dataset;
       const transfer = gb * kwhPerGb;
-      const eaps = f1 / ((+kwh + transfer) * intensity);
-      row.cells[1].textContent = digits.format(eaps);
-      row.cells[2].textContent = Math.round((100 * transfer) / (+kwh + transfer)) + "%";
-      return [eaps, row];
+      const kg = (+kwh + transfer) * intensity;
+      [f1 / kg, kg * 1e6, (100 * transfer) / (+kwh + transfer)].forEach((value, number) => {
+        const cell = row.cells[number + 1];
+        cell.textContent = digits.format(value);
+        cell.dataset.sort = value;
+      });
+      return [f1 / kg, row];
     });
     body.append(...rows.sort((a, b) => b[0] - a[0]).map(([, row]) => row));
+    document.querySelectorAll("#network th").forEach((head) => head.removeAttribute("aria-sort"));
   });
 })();
