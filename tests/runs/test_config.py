@@ -149,6 +149,8 @@ def test_a_users_mistake_ends_in_one_line(tmp_path: Path, overrides: list[str], 
 
 
 EARLY = {
+    "experiment=grid opt=baseline,green federation.roundss=3": "federation.roundss: there is no such setting; did you",
+    "opt=baseline,green": "opt=baseline,green: several values are a sweep: add -m",
     "trainer.precision=16": "trainer.precision=16: input should be '32-true', 'mixed'",
     "finetuning.patience=0": "finetuning.patience=0: input should be greater than 0",
     "carbon.country=UK": "did you mean GBR (United Kingdom)?",
@@ -167,7 +169,7 @@ def test_a_wrong_value_is_told_before_torch_is_imported(tmp_path: Path) -> None:
         "from scfl_green.runs.program import train\n"
         f"for override in {[*EARLY]}:\n"
         "    try:\n"
-        "        train([override])\n"
+        "        train(override.split())\n"
         "    except SystemExit as ended:\n"
         "        print(ended.code)\n"
         "    assert 'torch' not in sys.modules, override\n"

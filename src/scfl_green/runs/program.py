@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import hydra
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig
@@ -44,10 +46,25 @@ def train(arguments: Sequence[str]) -> None:
         register_resolvers()
         hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="train")(job)()
     except MISTAKES as error:
-        sys.exit(one_line(error))
+        sys.exit(one_line(_behind(error, arguments)))
     except Stopped as stopped:
         print(f"stopped: {RESUMES}", file=sys.stderr)
         sys.exit(128 + stopped.number)
+
+
+def _behind(error: Exception, arguments: Sequence[str]) -> Exception:
+    """The mistake itself: Hydra takes any in the command of an experiment that sweeps for a missing --multirun."""
+    if "Ambiguous value" not in str(error) or any(word.startswith("-") for word in arguments):
+        return error
+    given = OverridesParser.create().parse_overrides(list(arguments))
+    GlobalHydra.instance().clear()
+    try:
+        with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
+            hydra.compose("train", [str(one.input_line) for one in given if not one.is_sweep_override()])
+    except MISTAKES as behind:
+        return behind
+    swept = next(one.input_line for one in given if one.is_sweep_override())
+    return InputError(f"{swept}: several values are a sweep: add -m; or quote them, if they are one value")
 
 
 def job(cfg: DictConfig) -> float | None:
