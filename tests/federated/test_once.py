@@ -11,7 +11,7 @@ from flwr.serverapp.strategy import FedAvg
 from jobs import ONE, make_job, simulated
 from scfl_green.data.reading.cells import Cells
 from scfl_green.energy.meter import EnergyMeter
-from scfl_green.federated import apps
+from scfl_green.federated import apps, site
 from scfl_green.federated.grid import LocalGrid
 from scfl_green.models.prune import Weights
 
@@ -34,8 +34,8 @@ def federation(few: Cells, meter: EnergyMeter, **options: Any) -> tuple[Weights,
 class Whole:
     """A grid that sends all weights whole."""
 
-    def __init__(self, grid: LocalGrid) -> None:
-        self.held: dict[int, str] = {}
+    def __init__(self, grid: LocalGrid, *_: object) -> None:
+        self.state_dict = dict[str, Any]
         self.get_node_ids, self.send_and_receive = grid.get_node_ids, grid.send_and_receive
 
 
@@ -88,13 +88,13 @@ def test_a_site_that_was_restarted_gets_them_whole(
 def test_a_site_that_forgets_everything_takes_part(
     few: Cells, meter: EnergyMeter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def forgets(message: Message, context: Context, call_next: Callable[..., Message]) -> Message:
+    def forgets(mod: Any, message: Message, context: Context, call_next: Callable[..., Message]) -> Message:
         context.state.clear()
-        return hold_weights(message, context, call_next)
+        return hold_weights(mod, message, context, call_next)
 
-    hold_weights = apps.hold_weights
+    hold_weights = site.HoldWeights.__call__
     once, down, size = federation(few, meter)
-    monkeypatch.setattr(apps, "hold_weights", forgets)
+    monkeypatch.setattr(site.HoldWeights, "__call__", forgets)
     again, more, _ = federation(few, meter)
     assert same(once, again)
     assert more > down + size

@@ -51,6 +51,7 @@ def test_every_opt_changes_what_it_names_and_nothing_else(tmp_path: Path, model:
         "batch": cfg.data.batch_size - base.data.batch_size,
         "precision": cfg.trainer.precision != base.trainer.precision,
         "prune": cfg.prune != base.prune,
+        "message": cfg.federation.codec != base.federation.codec,
     }
     named = {
         "small_batch": {"batch"},
@@ -58,6 +59,7 @@ def test_every_opt_changes_what_it_names_and_nothing_else(tmp_path: Path, model:
         "reduce_complexity": {"size"},
         "green": {"batch", "precision", "size"},
         "prune": {"prune"},
+        "compress": {"message"},
     }
     assert {name for name, change in changed.items() if change} == named.get(opt, set())
     assert changed["size"] <= 0

@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import time
-import traceback
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -23,7 +22,7 @@ import torch
 from flwr.serverapp.strategy import FedAdam, FedAvg, FedAvgM, FedYogi, Strategy
 
 from conftest import ROOT, compose_config, start_program
-from jobs import ADAM, ONE, federate, make_job, trained
+from jobs import ADAM, ONE, federate, in_child, make_job, trained
 from scfl_green.data.reading.cells import Cells
 from scfl_green.energy.ledger import Ledger
 from scfl_green.energy.meter import EnergyMeter
@@ -93,18 +92,6 @@ def make(few: Cells, shared_meter: EnergyMeter) -> Make:
         return replace(prepared, model=model, saved=checkpoint.parts, save=checkpoint.save, hooks=hooks, **changed)
 
     return make
-
-
-def in_child(function: Callable[[], object]) -> int:
-    """How a fork of this process ends that calls a function: its exit status, or minus the signal."""
-    if (child := os.fork()) == 0:
-        try:
-            function()
-            os._exit(0)
-        except BaseException:
-            traceback.print_exc()
-            os._exit(1)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
 @dataclass

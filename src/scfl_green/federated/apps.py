@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field
 from typing import Any
 
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
@@ -10,7 +11,9 @@ from flwr.serverapp import Grid, ServerApp
 
 from scfl_green.data.partition import Part
 from scfl_green.energy.ledger import AGGREGATE, TRACKING
-from scfl_green.federated.once import WeightsOnce, hold_weights
+from scfl_green.federated.codec import Codec
+from scfl_green.federated.once import WeightsOnce
+from scfl_green.federated.site import HoldWeights
 from scfl_green.federated.strategy import CheckedStrategy
 from scfl_green.models.prune import Weights
 from scfl_green.training.callbacks import Proximal
@@ -20,9 +23,9 @@ from scfl_green.training.job import Job
 PART = "federation"
 
 
-def client_app(job: Job, parts: Sequence[Part]) -> ClientApp:
+def client_app(job: Job, parts: Sequence[Part], codec: Codec | None = None) -> ClientApp:
     """A ClientApp that trains and validates on the part given by the node's ``partition-id``."""
-    app = ClientApp(mods=[hold_weights])
+    app = ClientApp(mods=[HoldWeights(codec, job.seed)])
 
     def part_of(context: Context) -> Part:
         return parts[int(context.node_config["partition-id"])]
@@ -53,31 +56,24 @@ def _options(config: ConfigRecord) -> dict[str, Any]:
     return {"epochs": epochs, "round_number": round_number, "callbacks": [Proximal(mu)] if mu else []}
 
 
-def server_app(job: Job, strategy: CheckedStrategy, rounds: int, local_epochs: int) -> ServerApp:
+def server_app(
+    job: Job, strategy: CheckedStrategy, rounds: int, local_epochs: int, codec: Codec | None = None
+) -> ServerApp:
     """A ServerApp that runs a strategy from the job's initial weights, or resumes a killed run; calls the job's hooks
     after every round, and leaves the final arrays in the context's state."""
     app = ServerApp()
 
     @app.main()
     def main(grid: Grid, context: Context) -> None:
-        once = _begin(job, strategy, grid)
-        averaging = ExitStack()
-
-        def after_round(round_number: int, arrays: ArrayRecord) -> None:
-            averaging.close()
-            if round_number > 0:
-                _end_round(job, strategy, arrays, rounds, once)
-            if job.hooks.exhausted:
-                raise _StopEarlyError
-            averaging.enter_context(job.meter.phase(AGGREGATE, min(strategy.done + round_number + 1, rounds)))
-
-        with suppress(_StopEarlyError), averaging:
+        between = _Rounds(job, strategy, WeightsOnce(grid, codec, job.seed), rounds)
+        between.begin()
+        with suppress(_StopEarlyError), between.averaging:
             strategy.start(
-                once,
+                between.grid,
                 strategy.current,
                 num_rounds=rounds - strategy.done,
                 train_config=ConfigRecord({"local-epochs": local_epochs}),
-                evaluate_fn=after_round,
+                evaluate_fn=between.after,
                 timeout=strategy.timeout_seconds,
             )
         context.state["arrays"] = strategy.current
@@ -85,28 +81,47 @@ def server_app(job: Job, strategy: CheckedStrategy, rounds: int, local_epochs: i
     return app
 
 
-def _begin(job: Job, strategy: CheckedStrategy, grid: Grid) -> WeightsOnce:
-    once = WeightsOnce(grid)
-    strategy.ask_for_cells(once)
-    if state := job.saved.get(PART):
-        job.hooks.load_state_dict(state["hooks"])
-        strategy.load_state_dict(state)
-        once.held = state["held"]
-    else:
-        strategy.current = ArrayRecord(job.initial)
-    return once
+@dataclass
+class _Rounds:
+    """What the server does before and between rounds; ``averaging`` charges it for the time within them."""
 
+    job: Job
+    strategy: CheckedStrategy
+    grid: WeightsOnce
+    total: int
+    averaging: ExitStack = field(default_factory=ExitStack)
 
-def _end_round(job: Job, strategy: CheckedStrategy, arrays: ArrayRecord, rounds: int, grid: WeightsOnce) -> None:
-    """Call the hooks, start the next round from the weights they return, if any, and write a checkpoint."""
-    number = max(strategy.clients_by_round)
-    step = job.step("round", number, rounds)
-    step.metrics |= strategy.metrics[number]
-    step.last, step.weights = number == rounds, lambda: _weights(arrays)
-    with job.meter.phase(TRACKING):
-        changed = job.hooks.after(step)
-    strategy.current = arrays if changed is None else ArrayRecord(changed)
-    job.checkpoint(PART, strategy.state_dict() | {"hooks": job.hooks.state_dict(), "held": grid.held})
+    def begin(self) -> None:
+        self.strategy.ask_for_cells(self.grid)
+        if state := self.job.saved.get(PART):
+            self.job.hooks.load_state_dict(state["hooks"])
+            self.strategy.load_state_dict(state)
+            self.grid.load_state_dict(state["grid"])
+        else:
+            self.strategy.current = ArrayRecord(self.job.initial)
+
+    def after(self, round_number: int, arrays: ArrayRecord) -> None:
+        """Flower's ``evaluate_fn``, which it also calls before the first round (0)."""
+        self.averaging.close()
+        if round_number > 0:
+            self._end(arrays)
+        if self.job.hooks.exhausted:
+            raise _StopEarlyError
+        number = min(self.strategy.done + round_number + 1, self.total)
+        self.averaging.enter_context(self.job.meter.phase(AGGREGATE, number))
+
+    def _end(self, arrays: ArrayRecord) -> None:
+        """Call the hooks, start the next round from the weights they return, if any, and write a checkpoint."""
+        job, strategy = self.job, self.strategy
+        number = max(strategy.clients_by_round)
+        step = job.step("round", number, self.total)
+        step.metrics |= strategy.metrics[number]
+        step.last, step.weights = number == self.total, lambda: _weights(arrays)
+        with job.meter.phase(TRACKING):
+            changed = job.hooks.after(step)
+        strategy.current = arrays if changed is None else ArrayRecord(changed)
+        state = strategy.state_dict() | {"hooks": job.hooks.state_dict(), "grid": self.grid.state_dict()}
+        job.checkpoint(PART, state)
 
 
 class _StopEarlyError(Exception):

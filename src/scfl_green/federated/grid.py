@@ -3,7 +3,7 @@
 import logging
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NoReturn
 
 from flwr.app import ArrayRecord, Context, Error, Message, MessageType, RecordDict
@@ -17,6 +17,8 @@ from flwr.supercore.task_identity import TaskIdentity
 from scfl_green.energy.ledger import FIT, MESSAGES, PREPARE, TRACKING, VALIDATE, Key
 from scfl_green.energy.meter import EnergyMeter
 from scfl_green.errors import InputError
+from scfl_green.federated.site import load_site_state, site_state
+from scfl_green.training.hooks import State
 
 # Told of the round, of how many of its clients have trained, and of how many there are.
 Trained = Callable[[int, int, int], None]
@@ -92,6 +94,15 @@ class LocalGrid(Grid):
             LOG.exception("client %s", self.clients[node])
             failed = Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, _class_name(error))
             return packed(Message(failed, reply_to=message))
+
+    def state_dict(self) -> dict[int, State]:
+        """The state of the sites, which a simulation keeps for them."""
+        return {node: site_state(context) for node, context in self.contexts.items()}
+
+    def load_state_dict(self, state: Mapping[int, State], weights: Mapping[str, ArrayRecord]) -> None:
+        """Restore the sites of a killed run, which would have gone on in a real federation."""
+        for node, of_site in state.items():
+            load_site_state(self.contexts[node], of_site, weights)
 
     def close(self) -> None:
         """Nothing to close in this process."""

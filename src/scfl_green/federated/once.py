@@ -1,32 +1,49 @@
-"""Weights travel once: a message names those that its site already holds.
+"""Weights travel once, and coded: a message names those that its site already holds, or tells how they have changed.
 
-The weights that a site validates after a round are those that it trains from in the next.
+The weights that a site validates after a round are those that it trains from in the next. Both sides always hold the
+same, decoded weights, so that errors of a code do not add up.
 """
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import NoReturn
-from weakref import WeakValueDictionary
 
-from flwr.app import ArrayRecord, ConfigRecord, Context, Message, RecordDict
+import numpy as np
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 from flwr.serverapp import Grid
 
-# In a message's configuration: the hash of its weights, which are left out if the site holds them.
-NAME = "weights-sha256"
-# In the reply of a site that does not hold them.
+from scfl_green.federated.codec import Codec, decode, encode
+from scfl_green.training.hooks import State
+
+# In a message's configuration: the hash of the weights that its site is to hold, and of those that a code is based on.
+NAME, BASE = "weights-sha256", "base-sha256"
+# In the reply of a site that does not hold what was named.
 MISSING = "missing-sha256"
 
 
-class WeightsOnce(Grid):
-    """Wraps a Grid whose clients have the mod ``hold_weights``: leaves out the weights that a site already holds.
+@dataclass(frozen=True)
+class Held:
+    """The hashes of the weights that a site holds, and of those that they stand for: the same without a codec."""
 
-    A site that proves not to hold them, because it was restarted, gets them whole.
+    name: str
+    target: str
+
+
+class WeightsOnce(Grid):
+    """Wraps a Grid whose clients have the mod ``HoldWeights``: leaves out the weights that a site already holds, and
+    with a ``codec`` sends changes in both directions.
+
+    A site that proves not to hold them, because it is new or was restarted, gets them whole.
     """
 
-    def __init__(self, grid: Grid) -> None:
-        self.grid = grid
-        # By node, the hash of the weights in the last message that it replied to.
-        self.held: dict[int, str] = {}
+    def __init__(self, grid: Grid, codec: Codec | None = None, seed: int = 0) -> None:
+        self.grid, self.codec, self.seed = grid, codec, seed
+        # By node, of the last message that it replied to.
+        self.held: dict[int, Held] = {}
+        # By hash, for changes; without a codec, none are kept.
+        self.arrays: dict[str, ArrayRecord] = {}
+        self._coded: dict[tuple[str, str], tuple[str, ArrayRecord]] = {}
 
     def get_node_ids(self) -> Iterable[int]:
         return self.grid.get_node_ids()
@@ -43,23 +60,72 @@ class WeightsOnce(Grid):
 
     def _exchange(self, messages: Sequence[Message], timeout: float | None) -> Iterator[Message]:
         names = _names(messages)
-        sent = [self._shortened(message, names[message.metadata.dst_node_id]) for message in messages]
+        # Until it has replied, a site counts as holding nothing.
+        before = {node: self.held.pop(node, None) for node in names}
+        sent, given = [], dict[int, Held]()
+        for message in messages:
+            node = message.metadata.dst_node_id
+            if name := names[node]:
+                message, given[node] = self._shortened(message, name, before[node])
+            sent.append(message)
         for reply in self.grid.send_and_receive(sent, timeout=timeout):
             node = reply.metadata.src_node_id
-            if (name := names[node]) and reply.has_content() and "config" not in reply.content:
-                self.held[node] = name
+            if node in given and reply.has_content() and "config" not in reply.content:
+                self.held[node] = given[node]
+                self._decode(reply, given[node].name)
             yield reply
+        used = {held.name for held in self.held.values()}
+        self.arrays = {name: arrays for name, arrays in self.arrays.items() if name in used}
+        self._coded.clear()
 
-    def _shortened(self, message: Message, name: str) -> Message:
-        """The message with its weights named, and without them if the site holds them. Until the site has replied, it
-        counts as holding none."""
-        if not name:
-            return message
+    def _shortened(self, message: Message, name: str, held: Held | None) -> tuple[Message, Held]:
+        """The message with its weights named, and without them, or with their change alone, if the site holds some."""
         to, content = message.metadata, RecordDict({**message.content})
-        content["config"] = ConfigRecord({**message.content["config"], NAME: name})
-        if self.held.pop(to.dst_node_id, None) == name:
+        arrays, config = message.content["arrays"], {**message.content["config"]}
+        if held and held.target == name:
+            given = held
             del content["arrays"]
-        return Message(content, dst_node_id=to.dst_node_id, message_type=to.message_type, group_id=to.group_id)
+        elif self.codec and held and _alike(arrays, base := self.arrays[held.name]):
+            key, round_number = (held.name, name), int(config.get("server-round", 0))
+            if key not in self._coded:
+                self._coded[key] = self._code(arrays, base, round_number)
+            changed, content["arrays"] = self._coded[key]
+            given, config[BASE] = Held(changed, name), held.name
+        else:
+            given = Held(name, name)
+            if self.codec:
+                self.arrays[name] = arrays
+        content["config"] = ConfigRecord({**config, NAME: given.name})
+        return Message(content, dst_node_id=to.dst_node_id, message_type=to.message_type, group_id=to.group_id), given
+
+    def _code(self, arrays: ArrayRecord, base: ArrayRecord, round_number: int) -> tuple[str, ArrayRecord]:
+        """The hash of the weights that a code stands for, which are kept, and the code."""
+        assert self.codec is not None
+        rng = np.random.default_rng([self.seed, round_number])
+        coded = encode(self.codec, numpy_of(arrays), numpy_of(base), rng)
+        decoded = ArrayRecord({key: Array(value) for key, value in decode(self.codec, coded, numpy_of(base)).items()})
+        self.arrays[name := name_of(decoded)] = decoded
+        return name, coded
+
+    def _decode(self, reply: Message, base: str) -> None:
+        """Replace a change by the weights; a code that stands for none is left to the checks of replies."""
+        if self.codec and "arrays" in reply.content:
+            try:
+                weights = decode(self.codec, reply.content["arrays"], numpy_of(self.arrays[base]))
+            except ValueError as error:
+                reply.content["arrays"] = ArrayRecord({f"no code of weights: {error}": Array(np.zeros(0))})
+            else:
+                reply.content["arrays"] = ArrayRecord({name: Array(value) for name, value in weights.items()})
+
+    def state_dict(self) -> State:
+        """What the sites hold, and in a simulation the sites' own state."""
+        arrays = {name: dict(arrays.to_torch_state_dict()) for name, arrays in self.arrays.items()}
+        held = {node: (held.name, held.target) for node, held in self.held.items()}
+        return {"held": held, "arrays": arrays, "sites": getattr(self.grid, "state_dict", dict)()}
+
+    def load_state_dict(self, state: State) -> None:
+        self.held = {node: Held(*names) for node, names in state["held"].items()}
+        self.arrays = {name: ArrayRecord(arrays) for name, arrays in state["arrays"].items()}
 
     def _unsupported(self, *args: object, **kwargs: object) -> NoReturn:
         raise NotImplementedError("use send_and_receive")
@@ -89,25 +155,11 @@ def name_of(arrays: ArrayRecord) -> str:
     return digest.hexdigest()
 
 
-# The sites of a simulation share what all of them hold.
-_HELD: WeakValueDictionary[str, ArrayRecord] = WeakValueDictionary()
+def numpy_of(arrays: ArrayRecord) -> dict[str, np.ndarray]:
+    """The values of a record by name."""
+    return {name: array.numpy() for name, array in arrays.items()}
 
 
-def hold(context: Context, name: str, arrays: ArrayRecord) -> None:
-    """Keep weights in a site's state."""
-    context.state["held"] = _HELD.setdefault(name, arrays)
-    context.state["held-config"] = ConfigRecord({NAME: name})
-
-
-def hold_weights(message: Message, context: Context, call_next: Callable[[Message, Context], Message]) -> Message:
-    """A mod of Flower's ClientApp: keeps the weights of each message in the site's state, and puts them into a message
-    that only names them."""
-    name = message.content["config"].get(NAME)
-    if name is None:
-        return call_next(message, context)
-    if "arrays" in message.content:
-        hold(context, str(name), message.content["arrays"])
-    elif context.state.get("held-config", {}).get(NAME) != name:
-        return Message(RecordDict({"config": ConfigRecord({MISSING: name})}), reply_to=message)
-    message.content["arrays"] = context.state["held"]
-    return call_next(message, context)
+def _alike(arrays: ArrayRecord, base: ArrayRecord) -> bool:
+    """Whether weights have the same names and shapes."""
+    return [(n, tuple(a.shape)) for n, a in arrays.items()] == [(n, tuple(a.shape)) for n, a in base.items()]

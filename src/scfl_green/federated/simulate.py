@@ -14,12 +14,13 @@ from scfl_green.bounds import Count, Positive
 from scfl_green.data.partition import Part
 from scfl_green.errors import InputError, listed
 from scfl_green.federated.apps import PART, client_app, server_app
+from scfl_green.federated.codec import Codec
 from scfl_green.federated.grid import LocalGrid
-from scfl_green.federated.once import hold, name_of
+from scfl_green.federated.once import name_of
 from scfl_green.federated.strategy import CheckedStrategy
 from scfl_green.federated.workers import WorkersGrid
 from scfl_green.models.prune import Weights
-from scfl_green.training.hooks import PartialStep, State
+from scfl_green.training.hooks import PartialStep
 from scfl_green.training.job import Job
 
 MINIMA = ("min_train_nodes", "min_evaluate_nodes", "min_available_nodes")
@@ -31,7 +32,8 @@ class Federation:
 
     Every client must have ``min_cells`` training cells. A round needs valid replies from ``min_clients`` (None: all
     sampled) and waits ``timeout_seconds`` for them. With ``parallel_clients`` above 1, that many train at a time, each
-    in a worker process, which is killed if it exceeds the time-out.
+    in a worker process, which is killed if it exceeds the time-out. With a ``codec``, the change of weights is sent in
+    fewer bytes (``federated.codec``).
     """
 
     strategy: Strategy
@@ -41,6 +43,7 @@ class Federation:
     min_clients: Count | None = None
     timeout_seconds: Positive = 3600
     parallel_clients: Count = 1
+    codec: Codec | None = None
 
     def check(self, n_clients: int, reshapes: bool) -> None:
         """Raises InputError for settings that do not fit the number of clients, or weights that change shape."""
@@ -82,21 +85,13 @@ def _grid(job: Job, parts: Sequence[Part], federation: Federation) -> LocalGrid:
     def trained(number: int, done: int, of: int) -> None:
         job.hooks.within(PartialStep("round", number, federation.rounds, done, of, "clients"))
 
-    setup = client_app(job, parts), [part.name for part in parts], job.meter
+    setup = client_app(job, parts, federation.codec), [part.name for part in parts], job.meter
     n_workers = federation.parallel_clients
     grid = LocalGrid(*setup, trained) if n_workers == 1 else WorkersGrid(*setup, n_workers, trained)
     if state := job.saved.get(PART):
-        _restart(grid, state)
+        weights = [ArrayRecord(of) for of in (state["weights"], *state["grid"]["arrays"].values())]
+        grid.load_state_dict(state["grid"]["sites"], {name_of(of): of for of in weights})
     return grid
-
-
-def _restart(grid: LocalGrid, state: State) -> None:
-    """Give the clients of a killed run what they held: in a real federation, they would have gone on."""
-    weights = ArrayRecord(state["weights"])
-    name = name_of(weights)
-    for node, held in state["held"].items():
-        if held == name:
-            hold(grid.contexts[node], name, weights)
 
 
 def simulate(job: Job, parts: Sequence[Part], federation: Federation) -> Federated:
@@ -113,7 +108,7 @@ def simulate(job: Job, parts: Sequence[Part], federation: Federation) -> Federat
         timeout_seconds=federation.timeout_seconds,
         seed=job.seed,
     )
-    server = server_app(job, strategy, federation.rounds, federation.local_epochs)
+    server = server_app(job, strategy, federation.rounds, federation.local_epochs, federation.codec)
     context = Context(run_id=0, node_id=0, node_config={}, state=RecordDict(), run_config={})
     try:
         server(grid, context)
