@@ -18,7 +18,7 @@ from scfl_green.analysis.page import write_figure
 from scfl_green.analysis.results import method, read_results
 
 DOCS = Path(__file__).parents[1] / "docs"
-FIGURES = ("ratios", "regimes", "federated_opts", "central_opts", "front", "epochs", "finetune_emissions")
+FIGURES = ("ratios", "regimes", "message", "federated_opts", "central_opts", "front", "epochs", "finetune_emissions")
 SHOWN = ["accuracy_mean", "accuracy_std", "macro_f1_mean", "emissions_g_mean", "eaps_mean", "eaps_training_mean"]
 BESIDE = ["regime", "model", "opt", "accuracy", "accuracy_published", "emissions_g", "emissions_g_published"]
 HEAD = """# All result tables
@@ -81,8 +81,7 @@ def build(docs: Path) -> None:
     """Write results.md and figures/ into ``docs``, from the records in docs/sweeps."""
     (docs / "figures").mkdir(parents=True, exist_ok=True)
     sections = [of_sweep(path.parent, docs / "figures") for path in sorted(DOCS.glob("sweeps/*/results.csv"))]
-    earlier = (DOCS / "sweeps/earlier.md").read_text()
-    (docs / "results.md").write_text("\n\n".join([HEAD, *sections, earlier]))
+    (docs / "results.md").write_text("\n\n".join([HEAD, *sections]) + "\n")
 
 
 def main(folders: list[Path]) -> None:

@@ -39,7 +39,7 @@ def cost(model: CellClassifier) -> tuple[int, int, float]:
 
 
 def main() -> None:
-    print(f"{N_GENES} genes, {N_TYPES} cell types; MB are sent a round and client: to train, back, to validate\n")
+    print(f"{N_GENES} genes, {N_TYPES} cell types; MB are sent a round and client: down, and back\n")
     print("| framework | | parameters | removed | MB | MFLOP a cell | removed |")
     print("|---|---|---|---|---|---|---|")
     for name in sorted(path.stem for path in (ROOT / "configs/model").glob("*.yaml")):
@@ -49,7 +49,7 @@ def main() -> None:
         for variant, model in models.items():
             parameters, size, flops = cost(model)
             print(
-                f"| {name} | {variant} | {parameters:,} | {1 - parameters / full[0]:.1%} | {3 * size / 1e6:.2f} "
+                f"| {name} | {variant} | {parameters:,} | {1 - parameters / full[0]:.1%} | {2 * size / 1e6:.2f} "
                 f"| {flops / 1e6:.2f} | {1 - flops / full[2]:.1%} |"
             )
 
