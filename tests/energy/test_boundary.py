@@ -196,11 +196,14 @@ def test_equal_epochs_cost_the_same_when_a_logger_starts_late(few: Cells, meter:
 
 
 def test_a_process_that_a_logger_starts_is_not_charged_to_training(meter: EnergyMeter) -> None:
-    busy = "import time\nwhile time.process_time() < 1: pass\nprint('done', flush=True)\ntime.sleep(60)"
-    with subprocess.Popen([sys.executable, "-c", busy], stdout=subprocess.PIPE, text=True) as child:
+    busy = "import time\ninput()\nwhile time.process_time() < 1: pass\nprint('done', flush=True)\ntime.sleep(60)"
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen([sys.executable, "-c", busy], **pipes) as child:  # type: ignore[call-overload]
         try:
+            meter.read()
             with meter.phase("fit"):
-                assert child.stdout is not None
+                child.stdin.write("\n")
+                child.stdin.flush()
                 child.stdout.readline()
             meter.read()
         finally:

@@ -173,7 +173,7 @@ def test_every_logger_has_the_public_configuration(resumed: tuple[Path, dict[str
 def test_wandb_shows_tables_and_the_confusion_of_types(resumed: tuple[Path, Any]) -> None:
     folder, _ = resumed
     tables = {path.name.rsplit("_", 2)[0]: json.loads(path.read_text()) for path in folder.rglob("*.table.json")}
-    assert set(tables) == {"record", "cells", "f1_by_type", "confusion_table"}
+    assert set(tables) == {"record", "cells", "sites", "calibration", "f1_by_type", "confusion_table"}
     confusion = pd.read_csv(folder / "run/confusion.csv", index_col=0)
     counts = {(true, found): n for true, found, n in tables["confusion_table"]["data"]}
     assert counts == confusion.stack().to_dict()

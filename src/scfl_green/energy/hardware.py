@@ -7,6 +7,7 @@ from typing import Any
 
 import psutil
 from codecarbon import OfflineEmissionsTracker
+from codecarbon.external.hardware import CPU, GPU, MODE_CPU_LOAD
 from codecarbon.external.ram import RAM
 
 
@@ -16,6 +17,13 @@ class _Tracker(OfflineEmissionsTracker):
     def _set_from_conf(self, *args: Any, **kwargs: Any) -> Any:
         self._external_conf: dict[str, Any] = {}
         return super()._set_from_conf(*args, **kwargs)
+
+    def _monitor_power(self) -> None:
+        """Sample power, once a second, where it must be sampled. CPU time need not: a thread that walks over all
+        processes would cost training, and where Python holds it up, CodeCarbon divides by too short a time."""
+        for hardware in self._hardware:
+            if isinstance(hardware, GPU) or (isinstance(hardware, CPU) and hardware._mode != MODE_CPU_LOAD):
+                hardware.monitor_power()
 
 
 class MemoryInUse(RAM):

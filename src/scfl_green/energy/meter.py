@@ -83,9 +83,11 @@ class EnergyMeter(Ledger):
     def read(self) -> None:
         """Measure the energy since the last reading and split it among the entries."""
         self._charge()
-        # CodeCarbon counts the children of this process too: loggers, of which training knows nothing.
-        others, self._others = self._others, _others_cpu_seconds()
-        self.charge((TRACKING, 0, ""), 0.0, max(0.0, self._others - others))
+        # CodeCarbon counts the children of this process too: loggers, of which training knows nothing. Like this, it
+        # counts a child from the first reading after it started.
+        before, self._others = self._others, _others_cpu_seconds()
+        used_by_others = sum(seconds - before[pid] for pid, seconds in self._others.items() if pid in before)
+        self.charge((TRACKING, 0, ""), 0.0, used_by_others)
         used = self._tracker.stop_task()
         self._tracker.start_task("run")
         self._clock = _clock()
@@ -138,13 +140,13 @@ def _clock() -> tuple[float, float]:
     return time.perf_counter(), time.process_time() + used.children_user + used.children_system
 
 
-def _others_cpu_seconds() -> float:
+def _others_cpu_seconds() -> dict[int, float]:
     """CPU seconds of the child processes that run now, but for workers, which keep ledgers of their own."""
     workers = {process.pid for process in multiprocessing.active_children()}
-    seconds = 0.0
+    seconds = {}
     for child in psutil.Process().children(recursive=True):
         with suppress(psutil.Error):  # it has ended
             if child.pid not in workers:
                 used = child.cpu_times()
-                seconds += used.user + used.system
+                seconds[child.pid] = used.user + used.system
     return seconds
