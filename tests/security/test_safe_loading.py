@@ -163,20 +163,20 @@ def _values(config: Any, key: str) -> Iterator[str]:
 
 
 def test_more_is_allowed_only_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "my_lab.py").write_text("from os import system\nclass Net: pass\nmade = Net()\n")
+    (tmp_path / "some_lab.py").write_text("from os import system\nclass Net: pass\nmade = Net()\n")
     monkeypatch.syspath_prepend(tmp_path)
-    for trusted in ((), ["my"], ["my_lab.Net2"]):
+    for trusted in ((), ["some"], ["some_lab.Net2"]):
         with pytest.raises(InputError, match=r"trusted=\[MODULE\]"):
-            targets.check({"_target_": "my_lab.Net"}, trusted)
-    for trusted in (["my_lab"], ["my_lab.Net"]):
-        targets.check({"_target_": "my_lab.Net"}, trusted)
-    for name in ("my_lab.system", "my_lab.made", "my_lab.Net.__init__"):
+            targets.check({"_target_": "some_lab.Net"}, trusted)
+    for trusted in (["some_lab"], ["some_lab.Net"]):
+        targets.check({"_target_": "some_lab.Net"}, trusted)
+    for name in ("some_lab.system", "some_lab.made", "some_lab.Net.__init__"):
         with pytest.raises(InputError):
-            targets.check({"_target_": name}, ["my_lab"])
-    for trusted in ("my_lab", [""], ["*"], [None], ["my_lab."]):
+            targets.check({"_target_": name}, ["some_lab"])
+    for trusted in ("some_lab", [""], ["*"], [None], ["some_lab."]):
         with pytest.raises(InputError, match="trusted: a list"):
-            targets.check({"_target_": "my_lab.Net"}, trusted)
-    assert compose_config(tmp_path, "trusted=[my_lab]", "model._target_=my_lab.Net").trusted == ["my_lab"]
+            targets.check({"_target_": "some_lab.Net"}, trusted)
+    assert compose_config(tmp_path, "trusted=[some_lab]", "model._target_=some_lab.Net").trusted == ["some_lab"]
 
 
 INDIRECT = [
