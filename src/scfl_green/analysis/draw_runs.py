@@ -9,6 +9,7 @@ from scfl_green.analysis import figures
 from scfl_green.analysis.drawing import MOST, NAMED, Drawing, Runs, bars_caption, count, repeats
 from scfl_green.analysis.figures import energy, learning, style, tested
 from scfl_green.analysis.results import varied
+from scfl_green.runs.wandb_results import f1_by_type
 
 
 def draw_energy(of: Runs) -> Iterator[Drawing]:
@@ -55,7 +56,7 @@ def draw_types(of: Runs) -> Iterator[Drawing]:
     found = {model: confused for model, confused in found.items() if len(confused) > 1}
     if not found:
         return
-    scores = pd.DataFrame({model: learning.f1_by_type(confused) for model, confused in found.items()})
+    scores = pd.DataFrame({model: f1_by_type(counts).set_index("type")["f1"] for model, counts in found.items()})
     best = str(scores.mean().idxmax())
     n = style.counted([len(repeats(group)) for _, group in runs.groupby("model")])
     caption = f"Points: F1 on the test cells of all runs of a method together ({n}); {runs['regime'].iloc[0]}."

@@ -7,10 +7,10 @@ import pandas as pd
 from scfl_green.data.partition import POOLED
 from scfl_green.energy.eaps import eaps
 from scfl_green.energy.ledger import FIT, Ledger
+from scfl_green.runs.scoring import SCORES
 from scfl_green.runs.terminal import drawn, terminal_width
 from scfl_green.training.testing import TestResult
 
-SCORES = ("accuracy", "weighted_f1", "macro_f1")
 HEADS = ("", "accuracy", "F1", "macro F1", "Wh", "g CO2e", "EAPS", "MB", "s")
 # Left out on a narrow terminal, in this order.
 LEAST = ("s", "MB", "macro F1")

@@ -30,11 +30,13 @@ def log_results(run: Any, record: dict[str, Any], tables: Mapping[str, pd.DataFr
 
 
 def f1_by_type(confusion: pd.DataFrame) -> pd.DataFrame:
-    """F1 and number of test cells of each cell type."""
-    counts = confusion.to_numpy()
+    """F1 and number of test cells of each cell type, from counts by true (rows) and predicted type; no F1 (NaN) for a
+    type that is neither."""
+    counts = confusion.to_numpy(dtype=float)
     true, found = counts.sum(axis=1), counts.sum(axis=0)
-    f1 = 2 * counts.diagonal() / np.maximum(true + found, 1)
-    return pd.DataFrame({"type": confusion.index, "test_cells": true, "f1": f1})
+    with np.errstate(invalid="ignore"):
+        f1 = 2 * counts.diagonal() / (true + found)
+    return pd.DataFrame({"type": confusion.index, "test_cells": true.astype(int), "f1": f1})
 
 
 def _long(confusion: pd.DataFrame) -> pd.DataFrame:

@@ -72,14 +72,6 @@ def read_confusion(folder: Path, runs: pd.DataFrame) -> pd.DataFrame:
     return total.loc[total.index, total.index] if len(total) else total
 
 
-def f1_by_type(confused: pd.DataFrame) -> pd.Series:
-    """F1 of every cell type, from counts by true (rows) and predicted (columns) type."""
-    counts = confused.to_numpy(dtype=float)
-    both = counts.sum(axis=0) + counts.sum(axis=1)
-    right = 2 * counts.diagonal()
-    return pd.Series(np.divide(right, both, out=np.full(len(both), np.nan), where=both > 0), confused.index)
-
-
 def confusion(confused: pd.DataFrame, title: str, narrow: bool = False) -> Figure:
     """Of the cells of every true type (row), the share that was taken for each type (column)."""
     n = len(confused)
