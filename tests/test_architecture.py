@@ -15,6 +15,7 @@ FLOORS = [
     ["data", "energy"],
     ["training"],
     ["federated"],
+    ["share"],
     ["runs"],
     ["analysis"],
     ["cli"],
