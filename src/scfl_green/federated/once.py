@@ -34,15 +34,21 @@ class WeightsOnce(Grid):
     """Wraps a Grid whose clients have the mod ``HoldWeights``: leaves out the weights that a site already holds, and
     with a ``codec`` sends changes in both directions.
 
-    A site that proves not to hold them, because it is new or was restarted, gets them whole.
+    ``known`` are weights that sites hold to begin with: untrained ones, which they draw from the seed. A site that
+    proves not to hold them, because it is new or was restarted, gets them whole.
     """
 
-    def __init__(self, grid: Grid, codec: Codec | None = None, seed: int = 0) -> None:
+    def __init__(
+        self, grid: Grid, codec: Codec | None = None, seed: int = 0, known: ArrayRecord | None = None
+    ) -> None:
         self.grid, self.codec, self.seed = grid, codec, seed
         # By node, of the last message that it replied to.
         self.held: dict[int, Held] = {}
         # By hash, for changes; without a codec, none are kept.
         self.arrays: dict[str, ArrayRecord] = {}
+        if known is not None:
+            name = name_of(known)
+            self.held, self.arrays = dict.fromkeys(grid.get_node_ids(), Held(name, name)), {name: known}
         self._coded: dict[tuple[str, str], tuple[str, ArrayRecord]] = {}
 
     def get_node_ids(self) -> Iterable[int]:
@@ -65,8 +71,8 @@ class WeightsOnce(Grid):
         sent, given = [], dict[int, Held]()
         for message in messages:
             node = message.metadata.dst_node_id
-            if name := names[node]:
-                message, given[node] = self._shortened(message, name, before[node])
+            if node in names:
+                message, given[node] = self._shortened(message, names[node], before[node])
             sent.append(message)
         for reply in self.grid.send_and_receive(sent, timeout=timeout):
             node = reply.metadata.src_node_id
@@ -135,14 +141,15 @@ class WeightsOnce(Grid):
 
 
 def _names(messages: Sequence[Message]) -> dict[int, str]:
-    """The hash of the weights for each node; empty if a message has none. Most messages share one record."""
+    """The hash of the weights for each node whose message has some. Most messages share one record."""
     hashes: dict[int, str] = {}
     names = {}
     for message in messages:
         arrays = message.content.array_records.get("arrays")
-        if arrays is not None and id(arrays) not in hashes:
-            hashes[id(arrays)] = name_of(arrays)
-        names[message.metadata.dst_node_id] = hashes.get(id(arrays), "")
+        if arrays is not None:
+            if id(arrays) not in hashes:
+                hashes[id(arrays)] = name_of(arrays)
+            names[message.metadata.dst_node_id] = hashes[id(arrays)]
     return names
 
 
