@@ -38,9 +38,7 @@ class WeightsOnce(Grid):
     proves not to hold them, because it is new or was restarted, gets them whole.
     """
 
-    def __init__(
-        self, grid: Grid, codec: Codec | None = None, seed: int = 0, known: ArrayRecord | None = None
-    ) -> None:
+    def __init__(self, grid: Grid, codec: Codec | None = None, seed: int = 0, known: ArrayRecord | None = None) -> None:
         self.grid, self.codec, self.seed = grid, codec, seed
         # By node, of the last message that it replied to.
         self.held: dict[int, Held] = {}
