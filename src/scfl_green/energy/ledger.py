@@ -25,7 +25,8 @@ Key = tuple[str, int, str]
 @dataclass
 class Entry:
     """The consumption of one phase, round and client (0 and "" if there is none); ``cells`` counts training cells, once
-    per epoch, and ``flops`` the floating-point operations on them."""
+    per epoch, and ``flops`` the floating-point operations on them. ``bytes_spared``: what the messages of a round would
+    have had more if all weights had travelled whole."""
 
     phase: str
     round: int
@@ -40,6 +41,7 @@ class Entry:
     bytes_down: int = 0
     cells: int = 0
     flops: float = 0.0
+    bytes_spared: int = 0
 
     @property
     def energy_kwh(self) -> float:

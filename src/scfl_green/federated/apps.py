@@ -115,6 +115,7 @@ class _Rounds:
         """Call the hooks, start the next round from the weights they return, if any, and write a checkpoint."""
         job, strategy = self.job, self.strategy
         number = max(strategy.clients_by_round)
+        job.meter.entry(AGGREGATE, number).bytes_spared, self.grid.spared = self.grid.spared, 0
         step = job.step("round", number, self.total)
         step.metrics |= strategy.metrics[number]
         step.last, step.weights = number == self.total, lambda: _weights(arrays)

@@ -8,7 +8,7 @@ import psutil
 import torch
 
 from scfl_green.energy.eaps import HIGH_NETWORK_KWH_PER_GB, LOW_NETWORK_KWH_PER_GB, eaps
-from scfl_green.energy.ledger import IDLE, WAITING
+from scfl_green.energy.ledger import AGGREGATE, IDLE, WAITING
 from scfl_green.energy.meter import EnergyMeter
 from scfl_green.runs.regimes import Outcome
 from scfl_green.training.job import Job
@@ -37,6 +37,8 @@ def make_record(
         "cells_seen": trained.cells,
         # Of these bytes, those before training: numbers of cells, and sums by gene.
         "bytes_prepare": sum(job.meter.moved(round=0)),
+        # What these messages would have had more if all weights had travelled whole.
+        "bytes_spared": job.meter.total(AGGREGATE).bytes_spared,
         "epsilon": None,
         "delta": None,
         **outcome.record,
