@@ -119,16 +119,19 @@ class Largest:
         return flat.reshape(shape)
 
 
-def encode(codec: Codec, new: Arrays, base: Arrays, rng: np.random.Generator) -> ArrayRecord:
-    """The code of ``new`` weights for whoever holds ``base``."""
-    coded = ArrayRecord()
+def encode(
+    codec: Codec, new: Arrays, base: Arrays, rng: np.random.Generator
+) -> tuple[ArrayRecord, dict[str, np.ndarray]]:
+    """The code of ``new`` weights for whoever holds ``base``, and the weights that it stands for."""
+    coded, decoded = ArrayRecord(), dict(new)
     for name, value in new.items():
         if _is_coded(value, base.get(name)):
-            code = _compressed(codec.encode(value - base[name], rng))
-            coded[name] = Array(str(value.dtype), value.shape, DEFLATED, code)
+            code = codec.encode(value - base[name], rng)
+            coded[name] = Array(str(value.dtype), value.shape, DEFLATED, _compressed(code))
+            decoded[name] = _changed(base[name], codec, code)
         else:
             coded[name] = Array(value)
-    return coded
+    return coded, decoded
 
 
 def decode(codec: Codec, coded: ArrayRecord, base: Arrays) -> dict[str, np.ndarray]:
@@ -139,11 +142,15 @@ def decode(codec: Codec, coded: ArrayRecord, base: Arrays) -> dict[str, np.ndarr
     new = {}
     for name, value in base.items():
         if _is_coded(value, value):
-            change = codec.decode(_decompressed(coded[name], codec.size(value.shape)), value.shape)
-            new[name] = np.add(value, change, out=change)
+            new[name] = _changed(value, codec, _decompressed(coded[name], codec.size(value.shape)))
         else:
             new[name] = _values(coded[name], value)
     return new
+
+
+def _changed(base: np.ndarray, codec: Codec, code: bytes) -> np.ndarray:
+    change = codec.decode(code, base.shape)
+    return np.add(base, change, out=change)
 
 
 def _is_coded(value: np.ndarray, base: np.ndarray | None) -> bool:

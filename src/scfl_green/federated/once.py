@@ -109,8 +109,8 @@ class WeightsOnce(Grid):
         """The hash of the weights that a code stands for, which are kept, and the code."""
         assert self.codec is not None
         rng = np.random.default_rng([self.seed, round_number])
-        coded = encode(self.codec, numpy_of(arrays), numpy_of(base), rng)
-        decoded = ArrayRecord({key: Array(value) for key, value in decode(self.codec, coded, numpy_of(base)).items()})
+        coded, stands_for = encode(self.codec, numpy_of(arrays), numpy_of(base), rng)
+        decoded = ArrayRecord({key: Array(value) for key, value in stands_for.items()})
         self.arrays[name := name_of(decoded)] = decoded
         return name, coded
 

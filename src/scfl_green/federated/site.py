@@ -66,8 +66,7 @@ class HoldWeights:
         for name, left in numpy_of(context.state.get(LEFT, ArrayRecord())).items():
             if name in wanted and wanted[name].shape == left.shape:
                 wanted[name] = wanted[name] + left
-        coded = encode(self.codec, wanted, given, rng)
-        decoded = decode(self.codec, coded, given)
+        coded, decoded = encode(self.codec, wanted, given, rng)
         left_out = {name: wanted[name] - value for name, value in decoded.items() if value.ndim > 1}
         context.state[LEFT] = ArrayRecord({name: Array(value) for name, value in left_out.items()})
         return coded
