@@ -150,7 +150,7 @@ def _run(inputs: Inputs, dataset: Dataset, meter: EnergyMeter, folder: RunFolder
         tables["finetune"] = pd.DataFrame(outcome.rows).set_index("arm")
     for name, table in (tables | {"cells": dataset.table()}).items():
         write_atomically(folder.path / f"{name}.csv", table.to_csv().encode())
-    saved = _save(inputs, dataset, outcome.models, folder.path)
+    saved = _save(inputs, dataset, outcome.models, folder.path, job)
     folder.finish(record)
     LOG.info("%s: result.json, %s, metrics.csv, energy.csv", folder.path, saved)
     return record
@@ -163,7 +163,7 @@ def _train(inputs: Inputs, dataset: Dataset, job: Job, folder: RunFolder) -> Out
         outcome: Outcome = instantiate(inputs.cfg.regime, _convert_="all")(job)
     except QuorumError as error:
         if error.weights is not None:
-            _save(inputs, dataset, [Trained(error.weights, list(job.split.clients.values()))], folder.path)
+            _save(inputs, dataset, [Trained(error.weights, list(job.split.clients.values()))], folder.path, job)
             LOG.info("%s: saved the weights of the last good round", folder.path)
         raise
     finally:
@@ -174,13 +174,20 @@ def _train(inputs: Inputs, dataset: Dataset, job: Job, folder: RunFolder) -> Out
     return outcome
 
 
-def _save(inputs: Inputs, dataset: Dataset, models: Sequence[Trained], folder: Path) -> str:
+def _save(inputs: Inputs, dataset: Dataset, models: Sequence[Trained], folder: Path, job: Job) -> str:
     """Save the model in the run's folder, or each of several in its own, by number, since names may be people's; says
     what was saved."""
     before = inputs.start.seen if inputs.start else None
+    known = dict(zip(inputs.start.types, inputs.start.type_ids, strict=True)) if inputs.start else {}
     places = [folder] if len(models) == 1 else [folder / f"site-{number}" for number, _ in enumerate(models, start=1)]
     for trained, place in zip(models, places, strict=True):
         place.mkdir(exist_ok=True)
         seen = Seen.of(trained.parts, contents(inputs.paths), len(dataset.features.labels), before)
-        TrainedModel(inputs.config["model"], trained.weights, dataset.preparation, dataset.types, seen).save(place)
+        about = {
+            "type_ids": tuple(known.get(name) or own for name, own in zip(dataset.types, dataset.type_ids, strict=True)),
+            "precision": job.reusable.precision,
+            "n_genes_read": inputs.start.n_genes_read if inputs.start else dataset.n_genes_read,
+        }
+        model = inputs.config["model"], trained.weights, dataset.preparation, dataset.types, seen
+        TrainedModel(*model, **about).save(place)
     return "weights.safetensors, model.json" if len(models) == 1 else f"a model in each of site-1 to site-{len(models)}"

@@ -14,6 +14,14 @@ MIN_GENES = 20
 LARGEST = 1e6
 
 
+def check_sizes(place: str, found: tuple[int, int], n_obs: int, n_var: int) -> None:
+    if found != (n_obs, n_var) or 0 in found:
+        raise InputError(
+            f"{place} has {found[0]} cells x {found[1]} genes, obs {n_obs} and var {n_var} rows; "
+            "the sizes must agree and not be 0: write the file again"
+        )
+
+
 def check_range(values: np.ndarray, place: str) -> None:
     if wrong := int((~np.isfinite(values)).sum()):
         raise InputError(f"{place} holds {wrong} NaN or infinite values; remove their cells")
