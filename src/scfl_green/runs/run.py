@@ -184,7 +184,9 @@ def _save(inputs: Inputs, dataset: Dataset, models: Sequence[Trained], folder: P
         place.mkdir(exist_ok=True)
         seen = Seen.of(trained.parts, contents(inputs.paths), len(dataset.features.labels), before)
         about = {
-            "type_ids": tuple(known.get(name) or own for name, own in zip(dataset.types, dataset.type_ids, strict=True)),
+            "type_ids": tuple(
+                known.get(name) or own for name, own in zip(dataset.types, dataset.type_ids, strict=True)
+            ),
             "precision": job.reusable.precision,
             "n_genes_read": inputs.start.n_genes_read if inputs.start else dataset.n_genes_read,
         }
