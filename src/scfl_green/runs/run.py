@@ -183,7 +183,7 @@ def _save(inputs: Inputs, dataset: Dataset, models: Sequence[Trained], folder: P
     for trained, place in zip(models, places, strict=True):
         place.mkdir(exist_ok=True)
         seen = Seen.of(trained.parts, contents(inputs.paths), len(dataset.features.labels), before)
-        about = {
+        about: dict[str, Any] = {
             "type_ids": tuple(
                 known.get(name) or own for name, own in zip(dataset.types, dataset.type_ids, strict=True)
             ),

@@ -1,6 +1,5 @@
 """What is told of new cells: a table of obs, probabilities, and where they came from."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,19 +8,14 @@ import pandas as pd
 
 from scfl_green.errors import InputError
 from scfl_green.share.predict import Predictions
+from scfl_green.training.trained_model import TrainedModel
 
 UNASSIGNED = "unassigned"
 # Under these names, after a prefix, in obs, obsm and uns.
 COLUMNS = (
-    "label",
-    "ontology_term_id",
-    "confidence",
-    "second_best",
-    "margin",
-    "call",
-    "cluster_label",
+    "label", "ontology_term_id", "confidence", "second_best", "margin", "set", "novelty_p", "call", "cluster_label",
     "cluster_fraction",
-)
+)  # fmt: skip
 PROBABILITIES, ABOUT = "probabilities", "annotation"
 
 
@@ -49,22 +43,34 @@ class Annotation:
         return pd.DataFrame(self.probabilities, index=cells, columns=names)
 
 
-def told(predicted: Predictions, types: Sequence[str], ids: Sequence[str | None]) -> pd.DataFrame:
-    """The columns of obs, without prefix. A cell without counts of the model's genes is called unassigned."""
-    rows = np.arange(len(predicted.best))
-    obs = {"label": pd.Categorical.from_codes(predicted.best, list(types))}
-    if any(ids):
-        obs["ontology_term_id"] = pd.Categorical(pd.Series(ids, dtype=object).to_numpy()[predicted.best])
+def told(predicted: Predictions, trained: TrainedModel, alpha: float) -> pd.DataFrame:
+    """The columns of obs, without prefix; of an uncalibrated model without sets and p-values.
+
+    A cell is called unassigned if it has no counts of the model's genes, if its set is empty, or if its p-value is
+    below ``alpha``.
+    """
+    rows, types = np.arange(len(predicted.best)), pd.Index(trained.types, dtype=object)
+    obs: dict[str, Any] = {"label": pd.Categorical.from_codes(predicted.best, types)}
+    if any(trained.type_ids):
+        obs["ontology_term_id"] = pd.Categorical(np.array(trained.type_ids, dtype=object)[predicted.best])
     obs["confidence"] = predicted.probabilities[rows, predicted.best]
-    obs["second_best"] = pd.Categorical.from_codes(predicted.second, list(types))
+    obs["second_best"] = pd.Categorical.from_codes(predicted.second, types)
     obs["margin"] = predicted.margin
-    obs["call"] = _called(predicted, types, ~predicted.expressed)
+    refused = ~predicted.expressed
+    if trained.calibration is not None:
+        obs["set"], obs["novelty_p"] = _written(predicted.sets, types), predicted.novelty_p
+        refused |= ~predicted.sets.any(axis=1) | (predicted.novelty_p < alpha)
+    calls = [*types, UNASSIGNED] if UNASSIGNED not in types else [*types]
+    called = np.where(refused, calls.index(UNASSIGNED), predicted.best)
+    obs["call"] = pd.Categorical.from_codes(called, pd.Index(calls))
     return pd.DataFrame(obs)
 
 
-def _called(predicted: Predictions, types: Sequence[str], refused: np.ndarray) -> pd.Categorical:
-    names = [*types, UNASSIGNED] if UNASSIGNED not in types else list(types)
-    return pd.Categorical.from_codes(np.where(refused, names.index(UNASSIGNED), predicted.best), names)
+def _written(packed: np.ndarray, types: pd.Index) -> Any:
+    """Sets of types as text, such as ``A|B``; each different set is written once."""
+    several, code = np.unique(packed, axis=0, return_inverse=True)
+    members = np.unpackbits(several, axis=1, count=len(types)).astype(bool)
+    return pd.Categorical.from_codes(code.ravel(), pd.Index(["|".join(types[of_set]) for of_set in members]))
 
 
 def by_cluster(labels: pd.Series, clusters: pd.Series, key: str) -> pd.DataFrame:

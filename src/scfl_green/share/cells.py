@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import h5py
 import numpy as np
 import pandas as pd
 from scipy import sparse
@@ -108,15 +109,10 @@ class NewCells:
 @contextmanager
 def _opened(path: Path) -> Iterator[Source]:
     with opened(path) as file:
-        raw_var = file["raw/var"] if "raw/var" in file else file["var"]
-        yield Source(file, *(partial(table, group) for group in (file["obs"], file["var"], raw_var)), _group(file))
-
-
-def _group(file: Any) -> Mapping[str, Any]:
-    """The arrays of obsm; others, such as tables, have no columns by number."""
-    import h5py
-
-    return {name: item for name, item in file.get("obsm", {}).items() if isinstance(item, h5py.Dataset)}
+        # Others, such as tables, have no columns by number.
+        arrays = {name: item for name, item in file.get("obsm", {}).items() if isinstance(item, h5py.Dataset)}
+        obs, var, raw_var = (partial(table, file.get(name)) for name in ("obs", "var", "raw/var"))
+        yield Source(file, obs, var, raw_var, arrays)
 
 
 def _held(adata: "AnnData") -> Source:
@@ -124,16 +120,18 @@ def _held(adata: "AnnData") -> Source:
     matrices |= {f"layers/{name}": values for name, values in adata.layers.items()}
     matrices |= {"raw/X": adata.raw.X} if adata.raw is not None else {}
     matrices |= {"X": adata.X} if adata.X is not None else {}
-    raw_var = adata.var if adata.raw is None else adata.raw.var
     obsm = {name: item for name, item in adata.obsm.items() if isinstance(item, np.ndarray)}
-    return Source(matrices, *(partial(_columns, frame) for frame in (adata.obs, adata.var, raw_var)), obsm)
+    raw_var = adata.var if adata.raw is None else adata.raw.var
+    obs, var, raw = (partial(_columns, frame) for frame in (adata.obs, adata.var, raw_var))
+    return Source(matrices, obs, var, raw, obsm)
 
 
 def _columns(frame: pd.DataFrame, wanted: Iterable[str | None]) -> pd.DataFrame:
     found = pd.DataFrame(index=frame.index)
-    for name in dict.fromkeys(
-        name for name in wanted if name in frame or (name is not None and name == frame.index.name)
-    ):
-        found[name] = frame[name] if name in frame else frame.index
+    for name in dict.fromkeys(name for name in wanted if name is not None):
+        if name in frame:
+            found[name] = frame[name]
+        elif name == frame.index.name:
+            found[name] = frame.index
     found.attrs["all"] = [str(name) for name in frame]
     return found

@@ -85,15 +85,15 @@ class Model:
         meter = EnergyMeter(options.country)
         try:
             with meter.phase(TEST):
-                predicted = predict(self.network, self.trained, cells, position, advance)
+                predicted = predict(self.network, self.trained, cells, position, options.coverage, advance)
             meter.read()
         finally:
             meter.close()
-        obs = told(predicted, self.trained.types, self.trained.type_ids)
+        obs = told(predicted, self.trained, options.alpha)
         if clusters is not None:
             obs = pd.concat([obs, by_cluster(obs["label"], clusters, str(options.clusters))], axis=1)
         used = list(meter.entries.values())
-        about = self._about(cells, position) | {
+        about = self._about(cells, position, options) | {
             "country": options.country,
             "energy_kwh": sum(entry.energy_kwh for entry in used),
             "emissions_g": 1e3 * sum(entry.emissions_kg for entry in used),
@@ -101,7 +101,14 @@ class Model:
         notes = self._notes(cells, about, int((~predicted.expressed).sum()))
         return Annotation(obs, predicted.probabilities, self.trained.types, about, notes, options.prefix)
 
-    def _about(self, cells: NewCells, position: np.ndarray) -> dict[str, Any]:
+    def _about(self, cells: NewCells, position: np.ndarray, options: Options) -> dict[str, Any]:
+        calibration = self.trained.calibration
+        calibrated = {} if calibration is None else {
+            "temperature": calibration.temperature,
+            "calibration_cells": calibration.n_cells,
+            "coverage": options.coverage,
+            "alpha": options.alpha,
+        }  # fmt: skip
         missing = np.setdiff1d(np.arange(len(self.trained.preparation.genes)), position)
         return {
             "model": self.name,
@@ -111,7 +118,7 @@ class Model:
             "counts_from": cells.place,
             "genes_found": len(self.trained.preparation.genes) - len(missing),
             "genes_missing": np.array(self.trained.preparation.genes[missing], dtype=str),
-        }
+        } | calibrated
 
     def _notes(self, cells: NewCells, about: dict[str, Any], n_empty: int) -> tuple[str, ...]:
         """What a user should know of this annotation, a line each."""
@@ -127,6 +134,11 @@ class Model:
             )
         if n_empty:
             notes.append(f"{n_empty:,} cells have no counts of the model's genes and are called unassigned")
+        if self.trained.calibration is None:
+            notes.append(
+                "the model has no calibration (it had no validation cells, or is of an earlier version): probabilities "
+                "are the network's own, and no cell has a set or is unassigned for being unlike the training cells"
+            )
         return tuple(notes)
 
 
@@ -144,10 +156,12 @@ def _network(model: str, trained: TrainedModel) -> CellClassifier:
         resize(network, trained.weights)
         network.load_state_dict(trained.weights)
         with torch.inference_mode():
-            answered = network.eval()(torch.zeros(1, n_genes)).shape == (1, n_types)
+            logits, latent = network.eval().logits_and_latent(torch.zeros(1, n_genes))
+            if trained.calibration is not None:
+                trained.calibration.novelty_p(latent)
     except (InstantiationException, RuntimeError, AttributeError, TypeError, ValueError) as error:
         why = " ".join(str(error).split())[:120]
         raise InputError(f"{model}: damaged files, the weights are not those of the network ({why})") from error
-    if not answered or len(set(trained.types)) < n_types:
+    if logits.shape != (1, n_types) or len(set(trained.types)) < n_types:
         raise InputError(f"{model}: damaged files, the weights are not those of its genes and cell types")
     return network

@@ -16,9 +16,9 @@ class Options:
 
     ``prefix`` begins the names of all that is written. ``clusters``: a column of ``obs``, of which the majorities are
     told. ``coverage``: the share of cells whose true type should be in their set. ``alpha``: below which p-value a cell
-    is too unlike the training cells to be given a type. ``counts`` and ``gene_key``: where counts and gene names are, if
-    they are not found. ``min_gene_overlap``: how many of the model's genes there must be. ``country``: whose electricity
-    is used (ISO 3166 alpha-3).
+    is too unlike the training cells to be given a type. ``counts`` and ``gene_key``: where counts and gene names are,
+    if they are not found. ``min_gene_overlap``: the share of the model's genes that there must be. ``country``: whose
+    electricity is used (ISO 3166 alpha-3).
     """
 
     prefix: str = "scfl_"
@@ -52,4 +52,4 @@ def worded() -> Iterator[None]:
         yield
     except InputError as error:
         text = str(error).replace(OR_FEATURES, "")
-        raise InputError(re.sub(r"\b(data|carbon)\.(?=counts|gene_key|country)", "", text)) from None
+        raise InputError(re.sub(r"\b(data|carbon)\.(?=counts|gene_key|min_gene_overlap|country)", "", text)) from None

@@ -23,32 +23,31 @@ BATCH = 1024
 class Predictions:
     """By cell: the probability of each type (float32), the type of the largest logit (``best``) and the next (indices),
     how much more probable the former is (``margin``), and whether the cell has counts of any of the model's genes
-    (``expressed``)."""
+    (``expressed``). Of a calibrated model also the types that it may have (``sets``, booleans packed in bits) and the
+    p-value that it is like the training cells."""
 
     probabilities: np.ndarray
     best: np.ndarray
     second: np.ndarray
     margin: np.ndarray
     expressed: np.ndarray
+    sets: np.ndarray
+    novelty_p: np.ndarray
 
     @classmethod
     def empty(cls, n_cells: int, n_types: int) -> "Predictions":
         """Room for those of so many cells."""
         best, second = np.empty((2, n_cells), np.int32)
-        return cls(
-            np.empty((n_cells, n_types), np.float32),
-            best,
-            second,
-            np.empty(n_cells, np.float32),
-            np.empty(n_cells, bool),
-        )
+        margin, novelty_p = np.empty((2, n_cells), np.float32)
+        sets = np.empty((n_cells, -(-n_types // 8)), np.uint8)
+        probabilities = np.empty((n_cells, n_types), np.float32)
+        return cls(probabilities, best, second, margin, np.empty(n_cells, bool), sets, novelty_p)
 
-    def put(self, rows: slice, logits: Tensor, expressed: np.ndarray) -> None:
-        """Put what a batch's logits say into its ``rows``."""
-        probabilities, best = logits.softmax(dim=1), logits.argmax(dim=1, keepdim=True)
+    def put(self, rows: slice, logits: Tensor, probabilities: Tensor) -> None:
+        """Put what a batch says of types into its ``rows``."""
+        best = logits.argmax(dim=1, keepdim=True)
         others, second = probabilities.scatter(1, best, -1.0).max(dim=1)
-        self.probabilities[rows], self.expressed[rows] = probabilities, expressed
-        self.best[rows], self.second[rows] = best[:, 0], second
+        self.probabilities[rows], self.best[rows], self.second[rows] = probabilities, best[:, 0], second
         self.margin[rows] = probabilities.gather(1, best)[:, 0] - others
 
 
@@ -57,19 +56,27 @@ def predict(
     trained: TrainedModel,
     cells: NewCells,
     position: np.ndarray,
+    coverage: float,
     advance: Callable[[int], None],
 ) -> Predictions:
-    """Predict all cells. ``position``: of each of their genes among the model's, or -1; ``advance`` is told how many
-    cells are done."""
-    found = Predictions.empty(cells.n_cells, len(trained.types))
-    features, done = _features(trained.preparation, cells.blocks(), position), 0
+    """Predict all cells. ``position``: of each of their genes among the model's, or -1; ``coverage`` is that of sets;
+    ``advance`` is told how many cells are done."""
+    found, done = Predictions.empty(cells.n_cells, len(trained.types)), 0
+    preparation, calibration = trained.preparation, trained.calibration
     # As in training, where Lightning asks for it; fp16 is for GPUs.
     mixed = torch.autocast("cpu", torch.bfloat16, enabled=trained.precision == "bf16-mixed")
     with torch.inference_mode(), mixed:
-        for batch in _batches(features):
-            logits = network(_dense(batch, trained.preparation.floor)).float()
-            found.put(slice(done, done := done + len(logits)), logits, np.diff(batch.indptr) > 0)
-            advance(len(logits))
+        for batch in _batches(_features(preparation, cells.blocks(), position)):
+            rows = slice(done, done := done + batch.shape[0])
+            logits, latent = (x.float() for x in network.logits_and_latent(_dense(batch, preparation.floor)))
+            found.expressed[rows] = np.diff(batch.indptr) > 0
+            if calibration is None:
+                found.put(rows, logits, logits.softmax(dim=1))
+            else:
+                found.put(rows, logits, probabilities := calibration.probabilities(logits))
+                found.sets[rows] = np.packbits(calibration.prediction_sets(probabilities, coverage).numpy(), axis=1)
+                found.novelty_p[rows] = calibration.novelty_p(latent)
+            advance(batch.shape[0])
     return found
 
 

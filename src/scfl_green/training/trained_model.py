@@ -17,6 +17,7 @@ from scfl_green.data.reading.labels import ONTOLOGY_ID
 from scfl_green.data.seen import Seen
 from scfl_green.errors import InputError
 from scfl_green.files import write_atomically
+from scfl_green.models.calibration import Calibration
 from scfl_green.models.prune import Weights
 from scfl_green.security import targets
 
@@ -41,6 +42,7 @@ class TrainedModel:
     type_ids: tuple[str | None, ...] = ()
     precision: str = "32-true"
     n_genes_read: int | None = None
+    calibration: Calibration | None = None
 
     def save(self, folder: Path) -> None:
         """Write ``weights.safetensors`` and ``model.json``, which holds the SHA-256 of the weights."""

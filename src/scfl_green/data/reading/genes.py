@@ -115,9 +115,9 @@ def locate(model: GeneNames, file: GeneNames, min_overlap: float) -> np.ndarray:
     if n_found < max(min_overlap * n_genes, 1):
         shown = "; ".join(f"{name} has {', '.join(dict.fromkeys(column[:3]))}" for name, column in columns.items())
         raise InputError(
-            f"{n_found} of the model's {n_genes} genes are in the file ({shown}); at least {max(min_overlap, 0.01):.0%} "
-            "are expected: use cells of the model's species and one kind of gene names (data.gene_key), or lower "
-            "min_gene_overlap"
+            f"{n_found} of the model's {n_genes} genes are in the file ({shown}); at least "
+            f"{max(min_overlap, 0.01):.0%} are expected: use cells of the model's species and one kind of gene names "
+            "(data.gene_key), or lower data.min_gene_overlap"
         )
     return position
 
