@@ -95,6 +95,7 @@ def _leakage(options: Namespace) -> None:
 
 
 def _annotate(options: Namespace) -> None:
+    from scfl_green.energy.hardware import detect_hardware
     from scfl_green.share.annotate import Outputs, annotate
     from scfl_green.share.model import Model
     from scfl_green.share.options import Options
@@ -103,6 +104,7 @@ def _annotate(options: Namespace) -> None:
     written = {name: getattr(options, name) for name in ("in_place", "csv", "page")}
     outputs = Outputs.beside(options.cells, options.out, **written)
     outputs.check(options.prefix, options.overwrite)
+    detect_hardware(options.country, None, None)  # while the model is loaded
     annotation = annotate(Model.load(options.model, options.trust), outputs, chosen, options.label_key)
     for note in annotation.notes:
         print(note)
