@@ -156,9 +156,9 @@ def _network(model: str, trained: TrainedModel) -> CellClassifier:
         resize(network, trained.weights)
         network.load_state_dict(trained.weights)
         with torch.inference_mode():
-            logits, latent = network.eval().logits_and_latent(torch.zeros(1, n_genes))
+            logits = network.eval()(torch.zeros(1, n_genes))
             if trained.calibration is not None:
-                trained.calibration.novelty_p(latent)
+                trained.calibration.novelty_p(torch.zeros(1, n_genes))
     except (InstantiationException, RuntimeError, AttributeError, TypeError, ValueError) as error:
         why = " ".join(str(error).split())[:120]
         raise InputError(f"{model}: damaged files, the weights are not those of the network ({why})") from error

@@ -68,14 +68,15 @@ def predict(
     with torch.inference_mode(), mixed:
         for batch in _batches(_features(preparation, cells.blocks(), position)):
             rows = slice(done, done := done + batch.shape[0])
-            logits, latent = (x.float() for x in network.logits_and_latent(_dense(batch, preparation.floor)))
+            features = _dense(batch, preparation.floor)
+            logits = network(features).float()
             found.expressed[rows] = np.diff(batch.indptr) > 0
             if calibration is None:
                 found.put(rows, logits, logits.softmax(dim=1))
             else:
                 found.put(rows, logits, probabilities := calibration.probabilities(logits))
                 found.sets[rows] = np.packbits(calibration.prediction_sets(probabilities, coverage).numpy(), axis=1)
-                found.novelty_p[rows] = calibration.novelty_p(latent)
+                found.novelty_p[rows] = calibration.novelty_p(features)
             advance(batch.shape[0])
     return found
 
@@ -93,9 +94,8 @@ def _features(
 def _matched(block: sparse.csr_matrix, position: np.ndarray, n_genes: int) -> sparse.csr_matrix:
     """The counts of the model's genes, in its order; those of genes with the same name are added up."""
     columns = position[block.indices]
-    kept = columns >= 0
-    before = np.concatenate([[0], kept.cumsum()])
-    known = block.data[kept], columns[kept].astype(np.int32), before[block.indptr].astype(np.int32)
+    kept = np.flatnonzero(columns >= 0)
+    known = block.data[kept], columns[kept], np.searchsorted(kept, block.indptr).astype(np.int32)
     matched = sparse.csr_matrix(known, shape=(block.shape[0], n_genes))
     matched.sum_duplicates()
     return matched

@@ -55,7 +55,7 @@ def not_counts(block: sparse.csr_matrix | None) -> str | None:
         return f"negative values, down to {values.min():.3g}, as in scaled data"
     if len(values) > 1000 and (values == 1).all():
         return "only zeros and ones, as in binarised data"
-    if not (values % 1).any():
+    if (values == np.floor(values)).all():
         return None
     if values.max() < 20:
         counts = block.copy()
