@@ -22,31 +22,31 @@ from scfl_green.models.calibration import (
     novelty_bins,
     score_bins,
 )
-from scfl_green.models.novelty import LatentSums
+from scfl_green.models.novelty import ProfileSums
 from scfl_green.models.scores import UNLABELLED
 
-N_TYPES, N_UNITS = 4, 6
+N_TYPES, N_GENES = 4, 6
 
 
 def made_up(n_cells: int, seed: int, sharpness: float = 1.0) -> tuple[Tensor, Tensor, Tensor]:
-    """Logits that are ``sharpness`` times those by which labels were drawn, labels, and latent profiles."""
+    """Logits that are ``sharpness`` times those by which labels were drawn, labels, and features."""
     generator = torch.Generator().manual_seed(seed)
     logits = 2 * torch.randn(n_cells, N_TYPES, generator=generator)
     labels = torch.multinomial(logits.softmax(dim=1), 1, generator=generator)[:, 0]
-    centres = 6 * torch.eye(N_TYPES, N_UNITS)
-    return sharpness * logits, labels, centres[labels] + torch.randn(n_cells, N_UNITS, generator=generator)
+    centres = 6 * torch.eye(N_TYPES, N_GENES)
+    return sharpness * logits, labels, centres[labels] + torch.randn(n_cells, N_GENES, generator=generator)
 
 
 def calibrated(n_cells: int = 1000, seed: int = 0, sharpness: float = 1.0) -> Calibration:
-    logits, labels, latent = made_up(n_cells, seed, sharpness)
+    logits, labels, features = made_up(n_cells, seed, sharpness)
     temperature = best_temperature(likelihood_sums(logits, labels))
-    latents = LatentSums.zeros(N_TYPES, N_UNITS)
-    latents.add(*made_up(500, seed + 1)[:0:-1])
+    profiles = ProfileSums.zeros(N_TYPES, N_GENES)
+    profiles.add(*made_up(500, seed + 1)[:0:-1])
     bins = score_bins((logits.double() / temperature).softmax(dim=1))[range(n_cells), labels].long()
     scores = np.zeros((N_TYPES, BINS), np.int64)
     np.add.at(scores, (labels.numpy(), bins.numpy()), 1)
-    novelty = np.bincount(novelty_bins(latents.novelty(latent)).long().numpy(), minlength=BINS)
-    return Calibration(temperature, scores, novelty, latents)
+    novelty = np.bincount(novelty_bins(profiles.novelty(features)).long().numpy(), minlength=BINS)
+    return Calibration(temperature, scores, novelty, profiles)
 
 
 @pytest.mark.parametrize("sharpness", [0.5, 1.0, 3.0])
@@ -59,16 +59,16 @@ def test_the_temperature_is_found_that_the_logits_were_sharpened_by(sharpness: f
 
 
 def test_sums_of_sites_are_those_of_the_pooled_cells_to_the_bit_in_any_order() -> None:
-    logits, labels, latent = made_up(600, 3)
+    logits, labels, features = made_up(600, 3)
     labels[::7] = UNLABELLED
     sites = [np.sort(rows) for rows in np.array_split(np.random.default_rng(0).permutation(600), 5)]
     for order in (sites, sites[::-1]):
         sums = reduce(np.add, (likelihood_sums(logits[rows], labels[rows]) for rows in order))
         np.testing.assert_array_equal(sums, likelihood_sums(logits, labels))
-        apart, pooled = LatentSums.zeros(N_TYPES, N_UNITS), LatentSums.zeros(N_TYPES, N_UNITS)
+        apart, pooled = ProfileSums.zeros(N_TYPES, N_GENES), ProfileSums.zeros(N_TYPES, N_GENES)
         for rows in order:
-            apart.add(latent[rows], labels[rows])
-        pooled.add(latent, labels)
+            apart.add(features[rows], labels[rows])
+        pooled.add(features, labels)
         assert apart.to_json() == pooled.to_json()
     assert pooled.n.sum() == (labels != UNLABELLED).sum()
 
@@ -112,7 +112,7 @@ def test_by_type_every_type_has_its_coverage_and_one_of_few_cells_takes_the_comm
     scores = np.zeros((N_TYPES, BINS), np.int64)
     bins = score_bins(calibration.probabilities(logits[first]))[range(4000), labels[first]].long()
     np.add.at(scores, (labels[first].numpy(), bins.numpy()), 1)
-    calibration = Calibration(calibration.temperature, scores, calibration.novelty, calibration.latents)
+    calibration = Calibration(calibration.temperature, scores, calibration.novelty, calibration.profiles)
     probabilities, of = calibration.probabilities(logits[second]), labels[second]
     for by_type, least in ((True, 0.87), (False, 0.0)):
         sets = calibration.prediction_sets(probabilities, by_type=by_type)
@@ -136,47 +136,47 @@ def test_p_values_of_cells_like_those_of_validation_are_uniform_and_those_of_new
     for alpha in (0.05, 0.2, 0.5):
         assert alpha - 0.03 <= (alike <= alpha).mean() <= alpha + 0.02
     calibration = calibrated(200)
-    new = torch.full((100, N_UNITS), 1.5)  # in the middle between all types
+    new = torch.full((100, N_GENES), 1.5)  # in the middle between all types
     assert calibration.novelty_p(new).tolist() == [pytest.approx(1 / 201)] * 100
-    assert calibration.novelty_p(torch.full((1, N_UNITS), math.nan)).tolist() == [pytest.approx(1 / 201)]
+    assert calibration.novelty_p(torch.full((1, N_GENES), math.nan)).tolist() == [pytest.approx(1 / 201)]
 
 
 def test_novelty_is_the_relative_mahalanobis_distance() -> None:
-    _, labels, latent = made_up(400, 2)
-    sums = LatentSums.zeros(N_TYPES + 1, N_UNITS)  # a type without cells is never the nearest
-    sums.add(latent, labels)
-    x = latent.double().numpy()
+    _, labels, features = made_up(400, 2)
+    sums = ProfileSums.zeros(N_TYPES + 1, N_GENES)  # a type without cells is never the nearest
+    sums.add(features, labels)
+    x = features.double().numpy()
     means = np.stack([x[labels == k].mean(axis=0) for k in range(N_TYPES)])
     residual = x - means[labels]
 
     def squared(of: np.ndarray, covariance: np.ndarray) -> np.ndarray:
-        ridge = 1e-3 * covariance.trace() / N_UNITS * np.eye(N_UNITS)
+        ridge = 1e-3 * covariance.trace() / N_GENES * np.eye(N_GENES)
         return np.einsum("ij,jk,ik->i", of, np.linalg.inv(covariance + ridge), of)
 
     within, overall = (of.T @ of / 400 for of in (residual, x - x.mean(axis=0)))
     nearest = np.stack([squared(x - mean, within) for mean in means]).min(axis=0)
     expected = nearest - squared(x - x.mean(axis=0), overall)
-    np.testing.assert_allclose(sums.novelty(latent), expected, rtol=1e-2, atol=1e-2)
+    np.testing.assert_allclose(sums.novelty(features), expected, rtol=1e-2, atol=1e-2)
 
 
-def test_dead_units_are_no_harm() -> None:
-    _, labels, latent = made_up(100, 2)
-    latent[:, 2:] = 0
-    sums = LatentSums.zeros(N_TYPES, N_UNITS)
-    sums.add(latent, labels)
-    assert bool(sums.novelty(latent).isfinite().all())
-    nothing = LatentSums.zeros(N_TYPES, N_UNITS)
-    nothing.add(0 * latent, labels)
-    assert bool((nothing.novelty(0 * latent) == 0).all())
+def test_constant_genes_are_no_harm() -> None:
+    _, labels, features = made_up(100, 2)
+    features[:, 2:] = 0
+    sums = ProfileSums.zeros(N_TYPES, N_GENES)
+    sums.add(features, labels)
+    assert bool(sums.novelty(features).isfinite().all())
+    nothing = ProfileSums.zeros(N_TYPES, N_GENES)
+    nothing.add(0 * features, labels)
+    assert bool((nothing.novelty(0 * features) == 0).all())
 
 
 def test_what_is_stored_is_read_again() -> None:
     calibration = calibrated()
     again = Calibration.from_json(json.loads(json.dumps(calibration.to_json())), N_TYPES)
-    logits, _, latent = made_up(50, 8)
+    logits, _, features = made_up(50, 8)
     assert again.n_cells == calibration.n_cells == 1000
     assert torch.equal(again.probabilities(logits), calibration.probabilities(logits))
-    assert torch.equal(again.novelty_p(latent), calibration.novelty_p(latent))
+    assert torch.equal(again.novelty_p(features), calibration.novelty_p(features))
     assert again.to_json() == calibration.to_json()
     np.testing.assert_array_equal(histogram(filled(again.scores), again.scores.shape), calibration.scores)
 
@@ -196,12 +196,12 @@ DAMAGE: dict[str, Any] = {
         None,
     ],
     "novelty": [[[0, 500], [0, 500]], [[0, 2**70]], [[0, 2**50]], [[0, math.nan]], [[[0, 1000]]], {}],
-    "latents": [{}, [], None],
+    "profiles": [{}, [], None],
 }
-LATENT_DAMAGE: dict[str, Any] = {
+PROFILE_DAMAGE: dict[str, Any] = {
     "n": [[], [1, 1], [-1, 500, 1, 1], [0, 0, 0, 0], [1.5, 1, 1, 1]],
-    "linear": [[[0] * N_UNITS] * 3, [[0] * (N_UNITS + 1)] * N_TYPES, [[], [], [], []], [[2**40] * N_UNITS] * N_TYPES],
-    "squared": [[[0] * N_UNITS] * N_UNITS, [[1, 2], [3, 4]], [[2**70] * N_UNITS] * N_UNITS, "x"],
+    "linear": [[[0] * N_GENES] * 3, [[0] * (N_GENES + 1)] * N_TYPES, [[], [], [], []], [[2**40] * N_GENES] * N_TYPES],
+    "squared": [[[0] * N_GENES] * N_GENES, [[1, 2], [3, 4]], [[2**70] * N_GENES] * N_GENES, "x"],
 }
 
 
@@ -212,10 +212,10 @@ def test_a_damaged_or_hostile_calibration_is_refused(field: str, value: Any) -> 
         Calibration.from_json(stored, N_TYPES)
 
 
-@pytest.mark.parametrize(("field", "value"), [(f, value) for f in LATENT_DAMAGE for value in LATENT_DAMAGE[f]])
+@pytest.mark.parametrize(("field", "value"), [(f, value) for f in PROFILE_DAMAGE for value in PROFILE_DAMAGE[f]])
 def test_damaged_or_hostile_sums_are_refused(field: str, value: Any) -> None:
     stored = deepcopy(calibrated().to_json())
-    stored["latents"][field] = value
+    stored["profiles"][field] = value
     with pytest.raises((ValueError, KeyError, TypeError)):
         Calibration.from_json(stored, N_TYPES)
     with pytest.raises(ValueError, match="types"):

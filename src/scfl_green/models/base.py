@@ -52,19 +52,6 @@ class CellClassifier(pl.LightningModule):
         """Where the units of each hidden layer lie in the weights; ``opt=prune`` may remove them."""
         raise NotImplementedError
 
-    def logits_and_latent(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """The logits, and the latent profiles that the last linear layer makes them from (cells x units); the logits
-        again if a network has no such layer."""
-        inputs: list[Tensor] = []
-        linear = [layer for layer in self.modules() if isinstance(layer, torch.nn.Linear)]
-        hooks = [layer.register_forward_pre_hook(lambda _, given: inputs.append(given[0])) for layer in linear]
-        try:
-            logits = self(x)
-        finally:
-            for hook in hooks:
-                hook.remove()
-        return logits, inputs[-1] if inputs else logits
-
     def loss(self, x: Tensor, y: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """The logits of a batch, and the terms whose sum is minimised, by name."""
         logits = self(x)

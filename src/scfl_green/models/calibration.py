@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scfl_green.models.novelty import LatentSums, integers
+from scfl_green.models.novelty import ProfileSums, integers
 from scfl_green.models.scores import UNLABELLED
 
 # The grid of temperatures, in steps of 2%.
@@ -42,13 +42,13 @@ class Calibration:
     """What validation cells tell of a model; built from sums over sites, never from the cells of several at once.
 
     ``scores`` counts validation cells by type and by bin of the log-odds of that type (types x bins), ``novelty`` by
-    bin of their novelty; both int64. ``latents`` are the training cells that novelty is measured from.
+    bin of their novelty; both int64. ``profiles`` are sums over the training cells that novelty is measured from.
     """
 
     temperature: float
     scores: np.ndarray
     novelty: np.ndarray
-    latents: LatentSums
+    profiles: ProfileSums
 
     @property
     def n_cells(self) -> int:
@@ -76,12 +76,12 @@ class Calibration:
             thresholds = [pooled if mine is None else mine for mine, pooled in zip(own, thresholds, strict=True)]
         return score_bins(probabilities) >= torch.tensor(thresholds)
 
-    def novelty_p(self, latent: Tensor) -> Tensor:
-        """The p-value that a cell is like the validation cells, given the input of the network's last layer
-        (``CellClassifier.logits_and_latent``; cells x units -> cells): the share of them, counting the cell itself,
-        that are at least as unlike the known types; conformal, as in ``prediction_sets``."""
-        at_least = torch.from_numpy(np.append(self.novelty[::-1].cumsum()[::-1], 0))
-        return (1 + at_least[novelty_bins(self.latents.novelty(latent)).long()]) / (1 + self.n_cells)
+    def novelty_p(self, features: Tensor) -> Tensor:
+        """The p-value that a cell is like the validation cells, given the network's inputs (cells x genes -> cells,
+        float64): the share of them, counting the cell itself, that are at least as unlike the known types
+        (``ProfileSums.novelty``). For such cells it is at most alpha for a share alpha (conformal, as the sets are)."""
+        at_least = torch.from_numpy(self.novelty[::-1].cumsum()[::-1].copy())
+        return (1 + at_least[novelty_bins(self.profiles.novelty(features)).long()]) / (1 + self.n_cells)
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, which ``from_json`` reads; of histograms the bins that are not empty."""
@@ -90,18 +90,18 @@ class Calibration:
             "n_cells": self.n_cells,
             "scores": filled(self.scores).tolist(),
             "novelty": filled(self.novelty).tolist(),
-            "latents": self.latents.to_json(),
+            "profiles": self.profiles.to_json(),
         }
 
     @classmethod
     def from_json(cls, stored: dict[str, Any], n_types: int) -> "Calibration":
         """ValueError (or KeyError, TypeError) for anything that ``to_json`` of a model of ``n_types`` cannot have
         written."""
-        temperature, latents = stored["temperature"], LatentSums.from_json(stored["latents"])
-        if not isinstance(temperature, float) or temperature not in TEMPERATURES or len(latents.n) != n_types:
+        temperature, profiles = stored["temperature"], ProfileSums.from_json(stored["profiles"])
+        if not isinstance(temperature, float) or temperature not in TEMPERATURES or len(profiles.n) != n_types:
             raise ValueError("a temperature off the grid, or another number of types")
-        scores = histogram(integers(stored["scores"]), (n_types, BINS))
-        read = cls(float(temperature), scores, histogram(integers(stored["novelty"]), (BINS,)), latents)
+        scores = histogram(integers(stored["scores"], 2), (n_types, BINS))
+        read = cls(float(temperature), scores, histogram(integers(stored["novelty"], 2), (BINS,)), profiles)
         if not read.n_cells == read.novelty.sum() == stored["n_cells"] > 0:
             raise ValueError("histograms of different numbers of cells")
         return read
@@ -136,7 +136,7 @@ def filled(counts: np.ndarray) -> np.ndarray:
 
 def histogram(rows: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     """The histogram that ``filled`` has given; ValueError for rows that it cannot have given."""
-    if rows.ndim != 2 or rows.shape[1] != len(shape) + 1:
+    if rows.shape[1] != len(shape) + 1:
         raise ValueError("a histogram of another shape")
     *places, counts = rows.T
     if any((place < 0).any() or (place >= n).any() for place, n in zip(places, shape, strict=True)):
