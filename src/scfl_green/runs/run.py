@@ -31,7 +31,7 @@ from scfl_green.runs.folder import SUMMARY, RunFolder, identify
 from scfl_green.runs.names import hydra_node
 from scfl_green.runs.record import make_record
 from scfl_green.runs.regimes import Outcome, Trained
-from scfl_green.runs.scoring import score, test_tables
+from scfl_green.runs.scoring import calibrated, score, test_tables
 from scfl_green.runs.summary import summary
 from scfl_green.runs.tracking import Tracker
 from scfl_green.training.job import Job
@@ -134,6 +134,7 @@ def _run(inputs: Inputs, dataset: Dataset, meter: EnergyMeter, folder: RunFolder
         with meter.phase(TRACKING):
             tracker.open()
         outcome = _train(inputs, dataset, job, folder)
+        outcome = calibrated(job, outcome)
         tested = score(job, outcome)
         meter.read()
         record = make_record(folder.identity, job, outcome, tested.scores, min_seconds=cfg.carbon.min_seconds)
@@ -182,5 +183,12 @@ def _save(inputs: Inputs, dataset: Dataset, models: Sequence[Trained], folder: P
     for trained, place in zip(models, places, strict=True):
         place.mkdir(exist_ok=True)
         seen = Seen.of(trained.parts, contents(inputs.paths), len(dataset.features.labels), before)
-        TrainedModel(inputs.config["model"], trained.weights, dataset.preparation, dataset.types, seen).save(place)
+        TrainedModel(
+            inputs.config["model"],
+            trained.weights,
+            dataset.preparation,
+            dataset.types,
+            seen,
+            calibration=trained.calibration,
+        ).save(place)
     return "weights.safetensors, model.json" if len(models) == 1 else f"a model in each of site-1 to site-{len(models)}"

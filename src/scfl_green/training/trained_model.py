@@ -16,6 +16,7 @@ from scfl_green.data.features.sums import TARGET_SUM
 from scfl_green.data.seen import Seen
 from scfl_green.errors import InputError
 from scfl_green.files import write_atomically
+from scfl_green.models.calibration import Calibration
 from scfl_green.models.prune import Weights
 from scfl_green.security import targets
 
@@ -27,7 +28,8 @@ GENE_FIELDS = ("genes", "symbols", "mean", "scale")
 @dataclass(frozen=True)
 class TrainedModel:
     """Weights with the configuration of their network (``config``), the preparation of its features, its cell types,
-    the cells it was trained on (``seen``), and the kg CO2e of its training and transfer (None if unknown)."""
+    the cells it was trained on (``seen``), the kg CO2e of its training and transfer (None if unknown), and how far it
+    may be believed (None without validation cells, and of models of earlier versions)."""
 
     config: dict[str, Any]
     weights: Weights
@@ -35,6 +37,7 @@ class TrainedModel:
     types: tuple[str, ...]
     seen: Seen
     emissions_kg: float | None = None
+    calibration: Calibration | None = None
 
     def save(self, folder: Path) -> None:
         """Write ``weights.safetensors`` and ``model.json``, which holds the SHA-256 of the weights."""
@@ -47,6 +50,7 @@ class TrainedModel:
             "normalise_to": TARGET_SUM if self.preparation.preprocess else None,
             "clip": CLIP,
             "genes": {field: getattr(self.preparation, field).tolist() for field in GENE_FIELDS},
+            "calibration": self.calibration and self.calibration.to_json(),
         }
         write_atomically(folder / WEIGHTS, stored)
         write_atomically(folder / ABOUT, json.dumps(about, indent=1).encode())
@@ -69,7 +73,8 @@ class TrainedModel:
             _verify(folder, stored, about)
             targets.check(about["model"], trusted, where=f"weights={folder}: {ABOUT}: model")
             preparation, seen = _preparation(about), Seen.from_json(about["trained_on"])
-            return cls(about["model"], load(stored), preparation, tuple(about["cell_types"]), seen, _emissions(path))
+            types, calibration = tuple(about["cell_types"]), _calibration(about)
+            return cls(about["model"], load(stored), preparation, types, seen, _emissions(path), calibration)
         except FileNotFoundError as error:
             if has_several(path):
                 raise InputError(
@@ -98,6 +103,12 @@ def _preparation(about: dict[str, Any]) -> Preparation:
         **{field: np.array(genes[field], dtype=np.float32) for field in GENE_FIELDS[2:]},
         preprocess=about["normalise_to"] is not None,
     )
+
+
+def _calibration(about: dict[str, Any]) -> Calibration | None:
+    """None where there is none, and in models of earlier versions."""
+    stored = about.get("calibration")
+    return None if stored is None else Calibration.from_json(stored, len(about["cell_types"]))
 
 
 def _verify(folder: str, stored: bytes, about: dict[str, Any]) -> None:
