@@ -51,7 +51,9 @@ def measured(n_cells: int, n_genes: int, cache: Path, repeats: int) -> Iterator[
     yield Row(f"{what}: {name}", n_cells / float(np.median(theirs)), "cells a second")
     yield Row(f"{what}: {name}, memory", max(usage.rss_mb for usage in others), "MB")
     faster = float(np.median(np.divide(theirs, seconds)))
-    yield Row(f"{what}: annotate", n_cells / float(np.median(seconds)), "cells a second", name, faster, 1.0, at_least=True)
+    yield Row(
+        f"{what}: annotate", n_cells / float(np.median(seconds)), "cells a second", name, faster, 1.0, at_least=True
+    )
     most = max(usage.rss_mb for usage in ours)
     yield Row(f"{what}: annotate, memory", most, "MB", f"{MOST_MB} MB", most / MOST_MB, 1.0)
 
@@ -89,8 +91,8 @@ def ours(path: Path, model: str) -> None:
 def main() -> None:
     if sys.argv[1:2] == ["ours"]:
         return ours(Path(sys.argv[2]), sys.argv[3])
-    sizes = [int(word) for word in sys.argv[1:]] or [100_000, 20_000]
-    for row in measured(sizes[0], (sizes + [20_000])[1], Path("logs/benchmarks/cache").absolute(), 3):
+    n_cells, n_genes = (*map(int, sys.argv[1:]), *(100_000, 20_000)[len(sys.argv) - 1 :])
+    for row in measured(n_cells, n_genes, Path("logs/benchmarks/cache").absolute(), 3):
         print(json.dumps(row.to_json("annotate")), flush=True)
 
 

@@ -81,7 +81,7 @@ class ProfileSums:
         n_types, genes = len(self.n), self.linear.shape[1]
         if self.linear.shape[0] != n_types or self.squared.shape != (genes, genes) or not 0 < genes <= GENES:
             raise ValueError("sums of profiles of other shapes")
-        if (self.n < 0).any() or self.n.sum() < 1:
+        if (self.n < 0).any() or (self.n >= 2**30).any() or not 0 < self.n.sum() < 2**30:
             raise ValueError("sums of profiles of no cells, or of fewer")
         if (abs(self.linear) > self.n[:, None] * LARGEST).any() or (
             abs(self.squared) > self.n.sum() * LARGEST**2
