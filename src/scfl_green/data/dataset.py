@@ -24,7 +24,8 @@ from scfl_green.files import folder_at_once
 @dataclass(frozen=True)
 class Dataset:
     """A prepared dataset: features of all cells, their split, the preparation, the cell types, the folder it is
-    stored in, notes on how the files were read, and the sizes of what clients were asked (``AskedSums.sizes``)."""
+    stored in, notes on how the files were read, the number of genes in these, the Cell Ontology ids of the types (None
+    where the files have none), and the sizes of what clients were asked (``AskedSums.sizes``)."""
 
     features: Features
     split: Split
@@ -32,6 +33,8 @@ class Dataset:
     types: tuple[str, ...]
     folder: Path
     notes: tuple[str, ...] = ()
+    n_genes_read: int = 0
+    type_ids: tuple[str | None, ...] = ()
     asked: Sequence[dict[str, Any]] = ()
 
     def table(self) -> pd.DataFrame:
@@ -104,8 +107,10 @@ def _store(folder: Path, sums: AskedSums, preparation: Preparation) -> None:
     save_file(arrays | {name: getattr(preparation, name) for name in ("mean", "scale")}, folder / "arrays")
     about = {
         "types": cells.types,
+        "type_ids": cells.type_ids,
         "notes": cells.notes,
         "asked": sums.sizes,
+        "n_genes_read": len(cells.genes),
         "genes": preparation.genes.tolist(),
         "symbols": preparation.symbols.tolist(),
         "preprocess": preparation.preprocess,
@@ -137,5 +142,13 @@ def load(folder: Path) -> Dataset:
     }
     features = Features(values, preparation.floor, arrays["labels"])
     return Dataset(
-        features, Split(**kinds), preparation, tuple(about["types"]), folder, tuple(about["notes"]), about["asked"]
+        features,
+        Split(**kinds),
+        preparation,
+        tuple(about["types"]),
+        folder,
+        tuple(about["notes"]),
+        about["n_genes_read"],
+        tuple(about["type_ids"]),
+        about["asked"],
     )

@@ -8,9 +8,10 @@ import psutil
 import torch
 
 from scfl_green.energy.eaps import HIGH_NETWORK_KWH_PER_GB, LOW_NETWORK_KWH_PER_GB, eaps
-from scfl_green.energy.ledger import AGGREGATE, IDLE, WAITING
+from scfl_green.energy.ledger import AGGREGATE, CALIBRATE, IDLE, WAITING
 from scfl_green.energy.meter import EnergyMeter
 from scfl_green.runs.regimes import Outcome
+from scfl_green.runs.scoring import SCALED, calibration_fields
 from scfl_green.training.job import Job
 
 ENERGY = ("energy_kwh", "energy_cpu_kwh", "energy_gpu_kwh", "energy_ram_kwh", "emissions_kg")
@@ -28,7 +29,9 @@ def make_record(
     return {
         **identity,
         **_size(job, outcome),
+        SCALED: None,
         **scores,
+        **calibration_fields(outcome),
         "seconds_fit": trained.seconds,
         **_energy(job.meter, scores["weighted_f1"]),
         **_transfer(job),
@@ -39,6 +42,8 @@ def make_record(
         "bytes_prepare": sum(job.meter.moved(round=0)),
         # What these messages would have had more if all weights had travelled whole.
         "bytes_spared": job.meter.total(AGGREGATE).bytes_spared,
+        # After training, and not among these bytes.
+        "bytes_calibrate": job.meter.total(CALIBRATE).bytes_up + job.meter.total(CALIBRATE).bytes_down,
         "epsilon": None,
         "delta": None,
         **outcome.record,

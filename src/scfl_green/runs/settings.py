@@ -144,6 +144,6 @@ def _conflicts(config: dict[str, Any]) -> Iterator[str]:
     if prune and (prune["after_round"] >= rounds or prune["after_epoch"] >= epochs):
         yield "prune.after_round and prune.after_epoch should leave training after pruning; lower them"
     if config["federation"]["codec"] and not {"federation", "client"} & config["regime"].keys():
-        yield "opt=compress, opt=green and message= need regime=federated: other regimes send nothing that could be smaller"
+        yield "opt=compress, opt=green and message= need regime=federated: other regimes send nothing"
     if prune and config["budget"]:
         yield "opt=prune and callbacks=carbon_budget each decide when training ends: choose one"
