@@ -24,7 +24,6 @@ from flwr.serverapp.strategy import FedAdam, FedAvg, FedAvgM, FedYogi, Strategy
 from conftest import ROOT, compose_config, start_program
 from jobs import ADAM, ONE, federate, in_child, make_job, trained
 from scfl_green.data.reading.cells import Cells
-from scfl_green.energy.ledger import Ledger
 from scfl_green.energy.meter import EnergyMeter
 from scfl_green.federated.simulate import Federation
 from scfl_green.files import locked
@@ -87,7 +86,7 @@ def make(few: Cells, shared_meter: EnergyMeter) -> Make:
         torch.manual_seed(0)
         model = ScDLC(n_genes=100, n_types=len(few.types), hidden=16, optimizer=ADAM)
         checkpoint = Checkpoint(folder)
-        shared_meter.add(Ledger.from_rows(checkpoint.parts.get("energy", {}).get("rows", [])))
+        shared_meter.load_state_dict(checkpoint.parts.get("energy", {}))
         hooks = Hooks({**changed.pop("hooks", {}), "steps": Steps()})
         return replace(prepared, model=model, saved=checkpoint.parts, save=checkpoint.save, hooks=hooks, **changed)
 
