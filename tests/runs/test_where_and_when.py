@@ -97,7 +97,6 @@ def test_a_report_counts_as_the_record_and_elsewhere_as_that_country(clean_run: 
     kwh = record["energy_kwh"] + record["transfer_kwh"]
     assert there["emissions_g"] == pytest.approx(kwh * carbon_intensity("SWE") * 1e3)
     assert "emissions as in DEU, FRA" in report(folder).read_text()
-    assert "SWE, all sites and the server there, at its mean of a year" in report(folder, "SWE").read_text()
 
 
 def test_loggers_are_not_told_which_sites_there_are(clean_run: tuple[Path, dict[str, Any]]) -> None:

@@ -247,7 +247,7 @@ def test_the_servers_state_and_its_choice_of_clients_go_on(
     assert same(federation(job, strategy()), whole)
 
 
-@pytest.mark.parametrize("saves", [1, 2, 3])
+@pytest.mark.parametrize("saves", [2, *(pytest.param(saves, marks=pytest.mark.slow) for saves in (1, 3))])
 def test_the_choice_of_clean_sites_and_the_clock_go_on(
     make: Make, shared_meter: EnergyMeter, tmp_path: Path, saves: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
