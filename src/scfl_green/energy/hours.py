@@ -38,8 +38,8 @@ class Curve:
         """The intensity of an hour; after the last one that is covered, of the same time on the last day."""
         place = hour % 24 if self.first is None else hour - self.first
         if (past := place - len(self.kg_per_kwh) + 1) > 0:
-            place = max(place - 24 * -(-past // 24), 0)
-        return float(self.kg_per_kwh[place])
+            place -= 24 * -(-past // 24)
+        return float(self.kg_per_kwh[max(place, 0)])
 
     @property
     def period(self) -> str:
