@@ -30,6 +30,7 @@ FIELDS = """
     carbon_intensity_kg_per_kwh bytes_up bytes_down transfer_kwh transfer_emissions_kg train_flops
     eaps versions
     too_short cells_seen bytes_prepare bytes_spared eaps_cpu eaps_low_network eaps_high_network
+    pue countries waited_hours emissions_g_per_model emissions_g_per_1000_cells
     idle_seconds idle_energy_kwh idle_emissions_kg waiting_energy_kwh
     clients_by_round refused epsilon delta device
     threads cores load_at_start processor method

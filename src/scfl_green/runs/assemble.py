@@ -44,18 +44,26 @@ def load_dataset(
     ask = partial(instantiate(cfg.gene_sums), meter=meter)
     if folder.is_dir():
         dataset = load(folder)
+        _check_sites(dataset.split, meter)
         check_sizes(dataset.split.clients.values(), min_cells)
         if federation and meter and start is None:
             # The cache saved this machine the work, but a federation sends these messages all the same.
             ask_again(ask, dataset.split, dataset.asked)
     else:
         cells, split = _read(cfg, paths, start)
+        _check_sites(split, meter)
         check_sizes(split.clients.values(), min_cells)
         recipe = Recipe(instantiate(cfg.genes), cfg.data.standardise, _preprocesses(cfg), ask)
         dataset = prepare(cells, split, folder, recipe, start.preparation if start else None)
     if start is not None:
         start.seen.check(dataset.split, contents(paths), len(dataset.features.labels))
     return dataset
+
+
+def _check_sites(split: Split, meter: EnergyMeter | None) -> None:
+    """InputError for countries of sites that are not there."""
+    if meter is not None:
+        meter.intensity.check_sites(split.numbers)
 
 
 def _cache_key(cfg: DictConfig, paths: Sequence[Path], start: TrainedModel | None) -> dict[str, Any]:

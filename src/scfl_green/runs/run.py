@@ -1,5 +1,6 @@
 """One run, from a configuration to a record."""
 
+import json
 import logging
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,7 +20,9 @@ from omegaconf import DictConfig, OmegaConf
 from scfl_green.data.dataset import Dataset
 from scfl_green.data.seen import Seen
 from scfl_green.data.sources.local import contents
-from scfl_green.energy.ledger import PREPARE, TRACKING, Ledger
+from scfl_green.energy.boamps import boamps
+from scfl_green.energy.intensity import WHERE, Intensity
+from scfl_green.energy.ledger import PREPARE, TRACKING
 from scfl_green.energy.meter import EnergyMeter
 from scfl_green.errors import InputError
 from scfl_green.federated.strategy import QuorumError
@@ -118,7 +121,9 @@ def _set_up_process(cfg: DictConfig) -> None:
 @contextmanager
 def metered(cfg: DictConfig) -> Iterator[EnergyMeter]:
     """The meter of a run, as ``carbon`` configures it."""
-    meter = EnergyMeter(**{key: value for key, value in cfg.carbon.items() if key != "min_seconds"})
+    carbon: dict[str, Any] = OmegaConf.to_container(cfg.carbon, resolve=True)  # type: ignore[assignment]
+    rest = {key: value for key, value in carbon.items() if key not in (*WHERE, "min_seconds")}
+    meter = EnergyMeter(Intensity.of(carbon), **rest)
     try:
         yield meter
     finally:
@@ -127,7 +132,7 @@ def metered(cfg: DictConfig) -> Iterator[EnergyMeter]:
 
 def _run(inputs: Inputs, dataset: Dataset, meter: EnergyMeter, folder: RunFolder) -> dict[str, Any]:
     cfg, checkpoint = inputs.cfg, folder.checkpoint()
-    meter.add(Ledger.from_rows(checkpoint.parts.get("energy", {}).get("rows", [])))
+    meter.load_state_dict(checkpoint.parts.get("energy", {}))
     with Tracker(folder.path, meter, inputs.config, partial(instantiate, cfg.logger)) as tracker:
         job = make_job(cfg, dataset, inputs.start, meter, tracker, checkpoint)
         job.warm_up()
@@ -152,6 +157,7 @@ def _run(inputs: Inputs, dataset: Dataset, meter: EnergyMeter, folder: RunFolder
     for name, table in (tables | {"cells": dataset.table()}).items():
         write_atomically(folder.path / f"{name}.csv", table.to_csv().encode())
     saved = _save(inputs, dataset, outcome.models, folder.path, job)
+    write_atomically(folder.path / "boamps.json", json.dumps(boamps(meter, record), indent=1).encode())
     folder.finish(record)
     LOG.info("%s: result.json, %s, metrics.csv, energy.csv", folder.path, saved)
     return record

@@ -14,6 +14,7 @@ from pydantic import Field
 
 from scfl_green.bounds import Count, Fraction, Weight
 from scfl_green.data.reading.cells import Reading
+from scfl_green.energy.intensity import Intensity
 from scfl_green.energy.meter import EnergyMeter
 from scfl_green.errors import InputError
 from scfl_green.runs.signatures import Problem, parameters_of, target_problems, unknown, value_problems
@@ -59,8 +60,8 @@ GENERAL: dict[str, dict[str, Any]] = {
         "target_f1": Fraction | None,
     },
 }
-# Groups without a ``_target_``, and the signature that describes their settings.
-SIGNATURES = {"data": Reading, "carbon": EnergyMeter}
+# Groups without a ``_target_``, and the signatures that describe their settings.
+SIGNATURES: dict[str, tuple[type, ...]] = {"data": (Reading,), "carbon": (EnergyMeter, Intensity)}
 # Groups whose settings are all described here.
 CLOSED = (*SIGNATURES, "finetuning")
 # Groups whose targets need no torch.
@@ -116,11 +117,11 @@ def _of_lightning(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _group_problems(group: str, config: dict[str, Any]) -> Iterator[Problem]:
-    """Wrong values in a group, and unknown names, if a signature describes it."""
+    """Wrong values in a group, and unknown names, if signatures describe it."""
     known = dict(GENERAL.get(group, {}))
-    if group in SIGNATURES:
-        known = parameters_of(SIGNATURES[group]).annotations | known
-    elif group == "trainer":
+    for signature in SIGNATURES.get(group, ()):
+        known = parameters_of(signature).annotations | known
+    if group == "trainer":
         known |= dict.fromkeys(LIGHTNINGS, Any)
     for name, value in (config[group] if group else config).items():
         key = f"{group}.{name}" if group else name
