@@ -6,6 +6,7 @@ sets hold the true type of test cells that are drawn as the validation cells wer
 
 import argparse
 import json
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -62,16 +63,19 @@ def rows(seeds: int, cache: Path) -> Iterator[dict[str, Any]]:
 
 
 def pooled_errors(of: pd.DataFrame) -> str:
-    """The error over the cells of all seeds together; in a single run, chance alone makes some hundredths."""
-    lines = ["| framework | cells of all seeds | ECE before | ECE after |", "|---|---|---|---|"]
+    """The error over the cells of all seeds together, and what chance alone makes of one run of a perfect model: the
+    expected distance of each bin's accuracy from its confidence, by the normal approximation."""
+    lines = ["| framework | cells | ECE before | ECE after | in one run by chance |", "|---|---|---|---|---|"]
     for model in MODELS:
         chosen = of[of["model"] == model]
-        sums = [
-            torch.tensor([json.loads(b) for b in chosen[f"bins_{name}"]]).sum(dim=0) for name in ("before", "after")
-        ]
-        lines.append(
-            f"| {model} | {sums[0][:, 0].sum():,.0f} | {' | '.join(f'{calibration_error(s):.3f}' for s in sums)} |"
+        before, after = (
+            torch.tensor([json.loads(bins) for bins in chosen[f"bins_{name}"]]) for name in ("before", "after")
         )
+        cells, confidence, _ = after.unbind(dim=2)
+        spread = (confidence * (1 - confidence / cells.clamp_min(1))).sqrt() * (2 / math.pi) ** 0.5
+        chance = (spread.sum(dim=1) / cells.sum(dim=1)).mean()
+        errors = [calibration_error(sums.sum(dim=0)) for sums in (before, after)]
+        lines.append(f"| {model} | {cells.sum():,.0f} | {errors[0]:.3f} | {errors[1]:.3f} | {chance:.3f} |")
     return "\n".join(lines)
 
 
@@ -99,10 +103,12 @@ def main() -> None:
     of = pd.DataFrame(found)
     errors = {"accuracy": "accuracy", "before": "ECE before", "after": "ECE after", "temperature": "temperature"}
     donors, cells = (of[of["test"] == test] for test in ("donors", "cells"))
-    print(f"Held-out donors, {arguments.seeds} seeds\n\n{table(donors, errors)}\n\n{pooled_errors(donors)}\n")
+    for name, tested in (("Held-out donors", donors), ("Test cells", cells)):
+        print(f"{name}, {arguments.seeds} seeds\n\n{table(tested, errors)}\n\n{pooled_errors(tested)}\n")
     sets = {"covered_all": "coverage", "size_all": "types in a set", "worst_all": "coverage of the worst type"}
     sets |= {"covered_by_type": "by type: coverage", "size_by_type": "types in a set", "worst_by_type": "worst type"}
-    print(f"Test cells, sets of {COVERAGE:.0%}\n\n{table(cells, errors | sets)}")
+    for name, tested in (("Held-out donors", donors), ("Test cells", cells)):
+        print(f"{name}, sets of {COVERAGE:.0%}\n\n{table(tested, sets)}\n")
 
 
 if __name__ == "__main__":

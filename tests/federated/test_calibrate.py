@@ -11,17 +11,22 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from flwr.serverapp.strategy import FedAvg
 
-from jobs import make_job, split_of, trained
+from jobs import ONE, make_job, split_of, trained
 from scfl_green.data.partition import Part
 from scfl_green.data.reading.cells import Cells
 from scfl_green.data.seen import Seen
 from scfl_green.energy.meter import EnergyMeter
 from scfl_green.errors import InputError
-from scfl_green.federated import calibrate as federated
+from scfl_green.federated import calibrate as module
 from scfl_green.federated.calibrate import by_message
+from scfl_green.federated.simulate import Federation
 from scfl_green.models.calibration import BINS, Calibration
 from scfl_green.models.prune import Weights
+from scfl_green.runs.each_site import local
+from scfl_green.runs.regimes import central, federated, finetune
+from scfl_green.runs.scoring import SCALED, calibrated, calibration_fields, score
 from scfl_green.training.calibrate import Arrays, Ask, Survey, answer, calibrate, in_turn
 from scfl_green.training.hooks import Hook
 from scfl_green.training.job import Job
@@ -120,6 +125,32 @@ def test_without_validation_cells_or_where_a_hook_forbids_it_there_is_none(few: 
     assert meter.total("calibrate").bytes_up == 0
 
 
+REGIMES = {
+    "central": partial(central, epochs=1),
+    "federated": partial(federated, federation=Federation(FedAvg(**ONE), rounds=1, local_epochs=1)),
+    "local": partial(local, epochs=1),
+    "finetune": partial(finetune, epochs=1),
+}
+
+
+@pytest.mark.parametrize("regime", REGIMES)
+def test_every_regime_is_calibrated_by_the_cells_of_the_parts_it_trained_on(
+    few: Cells, meter: EnergyMeter, regime: str
+) -> None:
+    job = make_job(few, meter, split_of(few, newcomers=1))
+    job.start = trained(job)
+    outcome = calibrated(job, REGIMES[regime](job))
+    assert len(outcome.models) == (3 if regime == "local" else 1)
+    for model in outcome.models:
+        assert model.calibration is not None
+        assert model.calibration.n_cells == sum(len(part.validation) for part in model.parts)
+        assert model.calibration.profiles.n.sum() == sum(len(part.train) for part in model.parts)
+    assert (meter.total("calibrate").bytes_up > 0) == (regime == "federated")
+    fields = calibration_fields(outcome)
+    assert fields["cells_calibration"] == sum(len(part.validation) for part in outcome.parts)
+    assert SCALED in score(job, outcome).scores
+
+
 def test_a_site_without_validation_cells_only_tells_of_its_training_cells(job: Job) -> None:
     first, *rest = clients(job)
     without = replace(first, validation=first.validation[:0])
@@ -180,7 +211,7 @@ def test_a_site_that_fails_is_left_out(job: Job, monkeypatch: pytest.MonkeyPatch
             raise KeyError("a patient's name")
         return answer(job, part, weights, question)
 
-    monkeypatch.setattr(federated, "answer", fails)
+    monkeypatch.setattr(module, "answer", fails)
     assert found(job, [bad, *rest], survey=MESSAGES) == found(job, rest)
 
 
