@@ -8,14 +8,11 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Annotated, Any
 
 import psutil
-from codecarbon.core.cpu import DEFAULT_POWER_PER_CORE
-from codecarbon.core.util import count_cpus
-from codecarbon.external.hardware import CPU
 from codecarbon.output_methods.emissions_data import EmissionsData
 from pydantic import Field
 
 from scfl_green.bounds import Positive, Weight
-from scfl_green.energy.hardware import MemoryInUse, make_tracker, measure_memory_in_use
+from scfl_green.energy.hardware import make_tracker, measure_memory_in_use, measured_by
 from scfl_green.energy.intensity import Intensity
 from scfl_green.energy.ledger import AGGREGATE, IDLE, MESSAGES, OTHER, PREPARE, TRACKING, Key, Ledger, Reading
 
@@ -163,25 +160,8 @@ class EnergyMeter(Ledger):
 
     @property
     def mode(self) -> str:
-        """How each component was measured, and the source of its power, e.g. ``cpu: cpu_load x 8 W (guessed: 4 W a
-        thread), ram: 0.375 W a GB in use``."""
-        parts = []
-        for hardware in self._tracker._hardware:
-            name = type(hardware).__name__.lower()
-            given = "given" if self.watts.get(name) else None
-            if isinstance(hardware, CPU) and hardware._mode not in ("cpu_load", "constant"):
-                parts.append(f"cpu: {hardware._mode}, measured for the whole machine")
-            elif isinstance(hardware, CPU):
-                guess = hardware._tdp == DEFAULT_POWER_PER_CORE * count_cpus()
-                known = f"guessed: {DEFAULT_POWER_PER_CORE} W a thread" if guess else f"of a {hardware._model}"
-                parts.append(f"cpu: {hardware._mode} x {hardware._tdp:g} W ({given or known})")
-            elif isinstance(hardware, MemoryInUse):
-                parts.append(f"ram: {hardware.watts_per_gb:g} W a GB in use")
-            elif name == "ram":
-                parts.append(f"ram: constant {hardware.total_power().W:g} W (given)")
-            else:
-                parts.append(f"{name}: measured by its driver")
-        return ", ".join(sorted(parts))
+        """How each component was measured, and the source of its power."""
+        return measured_by(self._tracker, self.watts)
 
 
 def _clock() -> tuple[float, float]:
