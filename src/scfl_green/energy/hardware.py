@@ -83,18 +83,19 @@ def detect_hardware(country: str, cpu_watts: float | None, ram_watts: float | No
     Thread(target=detect, daemon=True).start()
 
 
-def described(tracker: OfflineEmissionsTracker, given: Mapping[str, float | None]) -> str:
-    """How each component is measured, and the source of its power, e.g. ``cpu: cpu_load x 8 W (guessed: 4 W a thread),
-    ram: 0.375 W a GB in use``; ``given``: watts by component, if set."""
+def measured_by(tracker: OfflineEmissionsTracker, watts: Mapping[str, float | None]) -> str:
+    """How each component was measured, and the source of its power, e.g. ``cpu: cpu_load x 8 W (guessed: 4 W a
+    thread), ram: 0.375 W a GB in use``."""
     parts = []
     for hardware in tracker._hardware:
         name = type(hardware).__name__.lower()
+        given = "given" if watts.get(name) else None
         if isinstance(hardware, CPU) and hardware._mode not in ("cpu_load", "constant"):
             parts.append(f"cpu: {hardware._mode}, measured for the whole machine")
         elif isinstance(hardware, CPU):
             guess = hardware._tdp == DEFAULT_POWER_PER_CORE * count_cpus()
             known = f"guessed: {DEFAULT_POWER_PER_CORE} W a thread" if guess else f"of a {hardware._model}"
-            parts.append(f"cpu: {hardware._mode} x {hardware._tdp:g} W ({'given' if given.get(name) else known})")
+            parts.append(f"cpu: {hardware._mode} x {hardware._tdp:g} W ({given or known})")
         elif isinstance(hardware, MemoryInUse):
             parts.append(f"ram: {hardware.watts_per_gb:g} W a GB in use")
         elif name == "ram":

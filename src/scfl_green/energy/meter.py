@@ -12,7 +12,7 @@ from codecarbon.output_methods.emissions_data import EmissionsData
 from pydantic import Field
 
 from scfl_green.bounds import Positive, Weight
-from scfl_green.energy.hardware import described, make_tracker, measure_memory_in_use
+from scfl_green.energy.hardware import make_tracker, measure_memory_in_use, measured_by
 from scfl_green.energy.intensity import Intensity
 from scfl_green.energy.ledger import AGGREGATE, IDLE, MESSAGES, OTHER, PREPARE, TRACKING, Key, Ledger, Reading
 
@@ -160,8 +160,8 @@ class EnergyMeter(Ledger):
 
     @property
     def mode(self) -> str:
-        """How each component was measured (``hardware.described``)."""
-        return described(self._tracker, self.watts)
+        """How each component was measured, and the source of its power."""
+        return measured_by(self._tracker, self.watts)
 
 
 def _clock() -> tuple[float, float]:
