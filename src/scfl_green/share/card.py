@@ -101,6 +101,8 @@ def card(name: str, of_card: dict[str, Any], about: dict[str, Any], record: dict
 
 def _cell(value: object) -> str:
     """A number to three digits, or text that ends no cell of a table and begins no tag of HTML."""
-    if value is None or isinstance(value, float):
-        return "–" if value is None else f"{value:.3g}"
-    return " ".join(str(value).replace("|", "\\|").replace("<", "&lt;").split())
+    if isinstance(value, float):
+        return f"{value:.3f}" if 0.1 <= value <= 1 else f"{value:.3g}"
+    if isinstance(value, int):
+        return f"{value:,}"
+    return "–" if value is None else " ".join(str(value).replace("|", "\\|").replace("<", "&lt;").split())

@@ -18,7 +18,7 @@ def find(model: str, trusted: Sequence[str] = ()) -> Path:
     A shared model is pulled into a temporary folder, which the end of the program removes. Raises InputError if there
     is none of that name. A path that leads nowhere is returned as it is, for ``TrainedModel.load`` to report.
     """
-    if Path(model).is_dir() or not _is_shared(model):
+    if not _is_shared(model):
         return Path(model)
     address = parse(model)
     # Anew each time, since a registry may have been made anew with the same names and versions.
@@ -31,6 +31,8 @@ def _is_shared(model: str) -> bool:
     if has_scheme(model):
         return True
     place, _, name = model.rpartition("/")
+    if not place and Path(model).is_dir():
+        return False
     target = place or default_target()
     return NAME.fullmatch(name.partition("@")[0]) is not None and (
         has_scheme(target) or (Path(target).expanduser() / INDEX).is_file()

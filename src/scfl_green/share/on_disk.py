@@ -33,7 +33,7 @@ class Folder:
             index = self._index()
             versions = index.setdefault(name, {})
             home, version = self.path / name, str(max(map(int, versions), default=0) + 1)
-            for left in home.iterdir() if home.is_dir() else ():
+            for left in [*home.glob("[0-9]*"), *home.glob(".[0-9]*.*")]:
                 if left.name not in versions:
                     shutil.rmtree(left)
             with folder_at_once(home / version) as draft:

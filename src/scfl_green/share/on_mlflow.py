@@ -34,15 +34,15 @@ class MLflow:
     def __init__(self, uri: str) -> None:
         if find_spec("mlflow") is None:
             raise InputError("mlflow: needs MLflow: pip install -c constraints.txt -e '.[share]'")
+        if not (uri := uri or os.environ.get("MLFLOW_TRACKING_URI", "")):
+            raise InputError(
+                "mlflow: name its server, such as mlflow:http://127.0.0.1:5000, or set MLFLOW_TRACKING_URI"
+            )
         for name, value in SETTINGS.items():
             os.environ.setdefault(name, value)
         from mlflow import MlflowClient
         from mlflow.exceptions import MlflowException
 
-        if not (uri := uri or os.environ.get("MLFLOW_TRACKING_URI", "")):
-            raise InputError(
-                "mlflow: name its server, such as mlflow:http://127.0.0.1:5000, or set MLFLOW_TRACKING_URI"
-            )
         self.uri, self.errors = uri, (MlflowException, OSError)
         with in_one_line(f"mlflow:{uri}", *self.errors):
             self.client = MlflowClient(uri, uri)
@@ -73,7 +73,8 @@ class MLflow:
             return str(version.version)
 
     def entries(self) -> list[Entry]:
-        found, token = [], None
+        found: list[Any] = []
+        token = None
         with in_one_line(f"mlflow:{self.uri}", *self.errors):
             while token != "":
                 page = self.client.search_model_versions(max_results=1000, page_token=token)
@@ -90,15 +91,17 @@ class MLflow:
         if version is None or version not in known.get(name, ()):
             raise unknown(name, version, f"mlflow:{self.uri}", known)
         with in_one_line(f"mlflow:{self.uri}", *self.errors):
-            stored = self.client.get_model_version(name, version)
-            files = self.client.list_artifacts(stored.run_id)
-        return Files(version, {file.path: file.file_size for file in files if not file.is_dir})
+            files = self.client.list_artifacts(self._run(name, version))
+        return Files(version, {file.path: file.file_size for file in files if file.file_size is not None})
 
     def download(self, name: str, version: str, into: Path) -> None:
         with in_one_line(f"mlflow:{self.uri}", *self.errors):
-            stored = self.client.get_model_version(name, version)
             for file in LARGEST:
-                self.client.download_artifacts(stored.run_id, file, str(into))
+                self.client.download_artifacts(self._run(name, version), file, str(into))
+
+    def _run(self, name: str, version: str) -> str:
+        """The run whose artifacts are the files of a version."""
+        return self.client.get_model_version(name, version).run_id or ""
 
 
 def _scores(metadata: Mapping[str, Any]) -> list[tuple[str, float]]:

@@ -69,12 +69,12 @@ def _strategy(run: Path) -> str | None:
     return target.removeprefix(STRATEGIES) if target.startswith(STRATEGIES) else None
 
 
-def _sites(run: Path) -> list[dict[str, float]]:
+def _sites(run: Path) -> list[dict[str, Any]]:
     if not (path := run / "sites.csv").is_file():
         return []
     rows = pd.read_csv(path)
     scores = rows[[name for name in SITE_FIELDS if name in rows]].astype(object).where(rows.notna(), None)
-    return [{"site": number, **row} for number, row in enumerate(scores.to_dict("records"), start=1)]
+    return [{"site": number, **dict(row)} for number, (_, row) in enumerate(scores.iterrows(), start=1)]
 
 
 def _by_type(run: Path) -> list[dict[str, Any]]:

@@ -39,7 +39,8 @@ def check(folder: Path, address: object, trusted: Sequence[str] = ()) -> Trained
     or names code beyond the allow-list and ``trusted``; or if the weights do not fit its network, genes and types.
     """
     check_sizes(address, sizes_in(folder))
-    sums = dict(match.group(2, 1) for line in _read(folder / SUMS) if (match := LINE.fullmatch(line)))
+    found = (LINE.fullmatch(line) for line in (folder / SUMS).read_text(errors="replace").splitlines())
+    sums = {line[2]: line[1] for line in found if line}
     for file in FILES:
         if file != SUMS and hashlib.sha256((folder / file).read_bytes()).hexdigest() != sums.get(file):
             raise InputError(
@@ -51,10 +52,6 @@ def check(folder: Path, address: object, trusted: Sequence[str] = ()) -> Trained
         return model
     except InputError as error:
         raise InputError(f"{address}: {str(error).removeprefix(f'weights={folder}: ')}") from None
-
-
-def _read(path: Path) -> list[str]:
-    return path.read_text(errors="replace").splitlines()
 
 
 def _check_shape(model: TrainedModel) -> None:
