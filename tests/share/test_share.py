@@ -104,7 +104,7 @@ def test_leakage_is_on_the_card_once_it_is_measured(finished: Path, tmp_path: Pa
     (measured / "privacy.csv").write_text(rows)
     main(["share", "card", str(measured), "--licence", "MIT"])
     printed = capsys.readouterr().out
-    assert "| AUC of membership inference | 0.55 (0.5–0.6;" in printed
+    assert "| AUC of membership inference | 0.550 (0.500–0.600;" in printed
     assert "cnry" not in printed
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import jinja2
-import yaml
+import yaml  # type: ignore[import-untyped]
 
 from scfl_green.errors import InputError
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import yaml
+import yaml  # type: ignore[import-untyped]
 
 from scfl_green.errors import InputError
 from scfl_green.security.confidential import VERSION_KEYS
