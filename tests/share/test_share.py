@@ -25,7 +25,7 @@ from scfl_green.cli import main
 from scfl_green.errors import InputError
 from scfl_green.runs.run import run
 from scfl_green.share.card import Terms, species
-from scfl_green.share.find import find
+from scfl_green.share.find import find, shared
 from scfl_green.share.names import parse
 from scfl_green.share.registry import pull, push, registry
 from scfl_green.share.release import FILES
@@ -163,8 +163,10 @@ def test_a_name_nobody_pushed_is_told_with_the_nearest(registry_of_mine: Path) -
         find("islet")
     with pytest.raises(InputError, match=r"islets@9: no such version in models; there are 1$"):
         find("islets@9")
-    assert find("no/such/run") == Path("no/such/run")  # as before: TrainedModel.load says what is missing there
     assert find(str(registry_of_mine / "islets/1")) == registry_of_mine / "islets/1"
+    assert shared("no/such/run") is None
+    (registry_of_mine.parent / "islets").mkdir()
+    assert shared("islets") is None  # a folder goes before a name
 
 
 Damage = Callable[[Path], object]

@@ -27,7 +27,8 @@ SumUp = Callable[[Sequence[Part], Callable[[Part], GeneSums]], GeneSums]
 @dataclass(frozen=True)
 class Dataset:
     """A prepared dataset: features of all cells, their split, the preparation, the cell types, the folder it is
-    stored in, notes on how the files were read, and the number of genes in these, of which some were chosen."""
+    stored in, notes on how the files were read, the number of genes in these, of which some were chosen, and the Cell
+    Ontology ids of the types (None where the files have none)."""
 
     features: Features
     split: Split
@@ -36,6 +37,7 @@ class Dataset:
     folder: Path
     notes: tuple[str, ...] = ()
     n_genes_read: int = 0
+    type_ids: tuple[str | None, ...] = ()
 
     def table(self) -> pd.DataFrame:
         """Count cells by client, the client's purpose, and cell type."""
@@ -104,6 +106,7 @@ def _store(folder: Path, cells: Cells, split: Split, preparation: Preparation) -
     save_file(arrays | {name: getattr(preparation, name) for name in ("mean", "scale")}, folder / "arrays")
     about = {
         "types": cells.types,
+        "type_ids": cells.type_ids,
         "notes": cells.notes,
         "n_genes_read": len(cells.genes),
         "genes": preparation.genes.tolist(),
@@ -144,4 +147,5 @@ def load(folder: Path) -> Dataset:
         folder,
         tuple(about["notes"]),
         about["n_genes_read"],
+        tuple(about["type_ids"]),
     )

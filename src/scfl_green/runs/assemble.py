@@ -66,7 +66,7 @@ def _cache_key(cfg: DictConfig, paths: Sequence[Path], start: TrainedModel | Non
     data = {key: value for key, value in config["data"].items() if key not in UNPREPARED}
     key = config | {"data": data, "files": contents(paths)}
     if start is not None:
-        key |= {"preparation": start.preparation.key(), "types": start.types}
+        key |= {"preparation": start.preparation.key(), "types": start.types, "type_ids": start.type_ids}
     return key
 
 
@@ -78,7 +78,7 @@ def _read(cfg: DictConfig, paths: Sequence[Path], start: TrainedModel | None) ->
     try:
         cells = Cells.read(paths, Reading(**reading | {"preprocess": preprocess}))
         if start is not None:
-            cells = cells.labelled_by(start.types)
+            cells = cells.labelled_by(start.types, start.type_ids)
         return cells, instantiate(cfg.split, _partial_=True, _convert_="all")(cells)
     except InputError as error:
         names_file = any(path.name in str(error) for path in paths)

@@ -3,14 +3,18 @@
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from scfl_green.bounds import Count, Fraction
 from scfl_green.data.partition import Part
 from scfl_green.energy.ledger import FIT
 from scfl_green.errors import InputError
+from scfl_green.federated.calibrate import by_message
 from scfl_green.federated.simulate import Federation, simulate
+from scfl_green.models.calibration import Calibration
 from scfl_green.models.prune import Weights
+from scfl_green.training.calibrate import Survey, in_turn
 from scfl_green.training.callbacks import Freeze
 from scfl_green.training.hooks import Hook, Hooks, State, Step
 from scfl_green.training.job import Job
@@ -21,16 +25,17 @@ SCRATCH = "scratch"
 
 @dataclass(frozen=True)
 class Trained:
-    """Weights, and the parts whose cells they were trained on."""
+    """Weights, the parts whose cells they were trained on, and what the validation cells of these tell of them."""
 
     weights: Weights
     parts: Sequence[Part]
+    calibration: Calibration | None = None
 
 
 @dataclass(frozen=True)
 class Outcome:
     """What was trained, one model for all parts or one for each, and the length of training; ``record`` (fields) and
-    ``rows`` (one per epoch) hold what only this regime reports."""
+    ``rows`` (one per epoch) hold what only this regime reports. ``survey`` asks the parts for the calibration."""
 
     models: Sequence[Trained]
     epochs: int
@@ -38,6 +43,7 @@ class Outcome:
     local_epochs: int = 0
     record: dict[str, Any] = field(default_factory=dict)
     rows: list[dict[str, Any]] = field(default_factory=list)
+    survey: Survey = in_turn
 
     @property
     def parts(self) -> list[Part]:
@@ -55,8 +61,10 @@ def federated(job: Job, *, federation: Federation) -> Outcome:
     """Train at each client and average the weights."""
     parts = list(job.split.clients.values())
     result = simulate(job, parts, federation)
-    rounds, local_epochs = result.rounds, federation.local_epochs
-    return Outcome([Trained(result.weights, parts)], rounds * local_epochs, rounds, local_epochs, result.record)
+    models, rounds, local_epochs = [Trained(result.weights, parts)], result.rounds, federation.local_epochs
+    n_workers, timeout = federation.parallel_clients, federation.timeout_seconds
+    survey = partial(by_message, n_workers=n_workers, timeout_seconds=timeout)
+    return Outcome(models, rounds * local_epochs, rounds, local_epochs, result.record, survey=survey)
 
 
 def finetune(

@@ -31,10 +31,10 @@ from scfl_green.runs.folder import SUMMARY, RunFolder, identify
 from scfl_green.runs.names import hydra_node
 from scfl_green.runs.record import make_record
 from scfl_green.runs.regimes import Outcome, Trained
-from scfl_green.runs.scoring import score, test_tables
+from scfl_green.runs.scoring import calibrated, score, test_tables
 from scfl_green.runs.summary import summary
 from scfl_green.runs.tracking import Tracker
-from scfl_green.share.find import find
+from scfl_green.share.find import shared
 from scfl_green.training.job import Job
 from scfl_green.training.trained_model import TrainedModel
 
@@ -100,7 +100,9 @@ def run(cfg: DictConfig, invocation: Invocation | None = None) -> dict[str, Any]
 def _checked(cfg: DictConfig) -> Inputs:
     config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
     settings.check(config)
-    start = None if cfg.weights is None else TrainedModel.load(str(find(cfg.weights, cfg.trusted)), cfg.trusted)
+    start = None
+    if cfg.weights is not None:
+        start = TrainedModel.load(str(shared(cfg.weights, cfg.trusted) or cfg.weights), cfg.trusted)
     if start is not None and not start.seen.told:
         LOG.info("weights=%s: %s", cfg.weights, UNTOLD)
     # A partial, so that Hydra does not wrap its InputErrors.
@@ -138,6 +140,7 @@ def _run(inputs: Inputs, dataset: Dataset, meter: EnergyMeter, folder: RunFolder
         with meter.phase(TRACKING):
             tracker.open()
         outcome = _train(inputs, dataset, job, folder)
+        outcome = calibrated(job, outcome)
         tested = score(job, outcome)
         meter.read()
         record = make_record(folder.identity, job, outcome, tested.scores, min_seconds=cfg.carbon.min_seconds)
@@ -154,7 +157,7 @@ def _run(inputs: Inputs, dataset: Dataset, meter: EnergyMeter, folder: RunFolder
         tables["finetune"] = pd.DataFrame(outcome.rows).set_index("arm")
     for name, table in (tables | {"cells": dataset.table()}).items():
         write_atomically(folder.path / f"{name}.csv", table.to_csv().encode())
-    saved = _save(inputs, dataset, outcome.models, folder.path)
+    saved = _save(inputs, dataset, outcome.models, folder.path, job)
     folder.finish(record)
     LOG.info("%s: result.json, %s, metrics.csv, energy.csv", folder.path, saved)
     return record
@@ -167,7 +170,7 @@ def _train(inputs: Inputs, dataset: Dataset, job: Job, folder: RunFolder) -> Out
         outcome: Outcome = instantiate(inputs.cfg.regime, _convert_="all")(job)
     except QuorumError as error:
         if error.weights is not None:
-            _save(inputs, dataset, [Trained(error.weights, list(job.split.clients.values()))], folder.path)
+            _save(inputs, dataset, [Trained(error.weights, list(job.split.clients.values()))], folder.path, job)
             LOG.info("%s: saved the weights of the last good round", folder.path)
         raise
     finally:
@@ -178,7 +181,7 @@ def _train(inputs: Inputs, dataset: Dataset, job: Job, folder: RunFolder) -> Out
     return outcome
 
 
-def _save(inputs: Inputs, dataset: Dataset, models: Sequence[Trained], folder: Path) -> str:
+def _save(inputs: Inputs, dataset: Dataset, models: Sequence[Trained], folder: Path, job: Job) -> str:
     """Save the model in the run's folder, or each of several in its own, by number, since names may be people's; says
     what was saved."""
     before = inputs.start.seen if inputs.start else None
@@ -186,5 +189,12 @@ def _save(inputs: Inputs, dataset: Dataset, models: Sequence[Trained], folder: P
     for trained, place in zip(models, places, strict=True):
         place.mkdir(exist_ok=True)
         seen = Seen.of(trained.parts, contents(inputs.paths), len(dataset.features.labels), before)
-        TrainedModel(inputs.config["model"], trained.weights, dataset.preparation, dataset.types, seen).save(place)
+        model = inputs.config["model"], trained.weights, dataset.preparation, dataset.types, seen
+        TrainedModel(
+            *model,
+            calibration=trained.calibration,
+            type_ids=dataset.type_ids,
+            precision=job.reusable.precision,
+            n_genes_read=dataset.n_genes_read,
+        ).save(place)
     return "weights.safetensors, model.json" if len(models) == 1 else f"a model in each of site-1 to site-{len(models)}"

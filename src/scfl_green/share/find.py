@@ -1,4 +1,4 @@
-"""From what a user calls a model to the folder that holds it."""
+"""Finds the folder of a model."""
 
 import atexit
 import shutil
@@ -6,20 +6,40 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from scfl_green.errors import InputError
 from scfl_green.share.names import NAME, default_target, has_scheme, parse
 from scfl_green.share.on_disk import INDEX
 from scfl_green.share.registry import pull
+from scfl_green.training.trained_model import ABOUT, WEIGHTS, has_several
 
 
 def find(model: str, trusted: Sequence[str] = ()) -> Path:
-    """The folder of ``model``: a run's or a pulled model's folder; ``NAME[@VERSION]`` in the default registry; or
-    ``TARGET/NAME[@VERSION]``.
+    """The folder of a finished run's model, or of a shared one (``shared``); InputError, with what to name instead,
+    where there is none."""
+    folder = shared(model, trusted) or Path(model).expanduser()
+    if not folder.is_dir():
+        raise InputError(
+            f"{model}: no such folder; name that of a finished run, such as logs/runs/NAME, or a model that "
+            "`scfl-green share list` shows"
+        )
+    if has_several(folder):
+        raise InputError(
+            f"{model}: a run of regime=local, with a model of each site; name one, such as {folder / 'site-1'}"
+        )
+    if missing := [name for name in (WEIGHTS, ABOUT) if not (folder / name).is_file()]:
+        raise InputError(f"{model}: no {missing[0]} there; name the folder of a finished run, or finish that run")
+    return folder
 
-    A shared model is pulled into a temporary folder, which the end of the program removes. Raises InputError if there
-    is none of that name. A path that leads nowhere is returned as it is, for ``TrainedModel.load`` to report.
+
+def shared(model: str, trusted: Sequence[str] = ()) -> Path | None:
+    """The folder of the shared model ``NAME[@VERSION]`` in the default registry, or ``TARGET/NAME[@VERSION]``; None
+    where ``model`` is neither.
+
+    It is pulled into a temporary folder, which the end of the program removes. InputError where there is none of that
+    name, or where it is refused (``pull``).
     """
     if not _is_shared(model):
-        return Path(model)
+        return None
     address = parse(model)
     # Anew each time, since a registry may have been made anew with the same names and versions.
     folder = Path(tempfile.mkdtemp(prefix="scfl-green-"))

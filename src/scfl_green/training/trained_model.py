@@ -13,9 +13,11 @@ from safetensors.torch import load, save
 
 from scfl_green.data.features.prepare import CLIP, Preparation
 from scfl_green.data.features.sums import TARGET_SUM
+from scfl_green.data.reading.labels import ONTOLOGY_ID
 from scfl_green.data.seen import Seen
 from scfl_green.errors import InputError
 from scfl_green.files import write_atomically
+from scfl_green.models.calibration import Calibration
 from scfl_green.models.prune import Weights
 from scfl_green.security import targets
 
@@ -29,7 +31,11 @@ GENE_FIELDS = ("genes", "symbols", "mean", "scale")
 @dataclass(frozen=True)
 class TrainedModel:
     """Weights with the configuration of their network (``config``), the preparation of its features, its cell types,
-    the cells it was trained on (``seen``), and the kg CO2e of its training and transfer (None if unknown)."""
+    the cells it was trained on (``seen``), the kg CO2e of its training and transfer (None if unknown), and how far it
+    may be believed (None without validation cells, and of models of earlier versions).
+
+    ``type_ids`` are the Cell Ontology ids of the types (None where unknown), ``precision`` is that of its test, and
+    ``n_genes_read`` the number of genes in the files of training, of which some were chosen (None if unknown)."""
 
     config: dict[str, Any]
     weights: Weights
@@ -37,6 +43,10 @@ class TrainedModel:
     types: tuple[str, ...]
     seen: Seen
     emissions_kg: float | None = None
+    calibration: Calibration | None = None
+    type_ids: tuple[str | None, ...] = ()
+    precision: str = "32-true"
+    n_genes_read: int | None = None
 
     def save(self, folder: Path) -> None:
         """Write ``weights.safetensors`` and ``model.json``, which holds the SHA-256 of the weights."""
@@ -46,10 +56,14 @@ class TrainedModel:
             "model": self.config,
             "weights_sha256": hashlib.sha256(stored).hexdigest(),
             "cell_types": list(self.types),
+            "cell_type_ids": list(self.type_ids),
+            "precision": self.precision,
+            "n_genes_read": self.n_genes_read,
             "trained_on": self.seen.to_json(),
             "normalise_to": TARGET_SUM if self.preparation.preprocess else None,
             "clip": CLIP,
             "genes": {field: getattr(self.preparation, field).tolist() for field in GENE_FIELDS},
+            "calibration": self.calibration and self.calibration.to_json(),
         }
         write_atomically(folder / WEIGHTS, stored)
         write_atomically(folder / ABOUT, json.dumps(about, indent=1).encode())
@@ -73,7 +87,8 @@ class TrainedModel:
             _verify(folder, stored, about)
             targets.check(about["model"], trusted, where=f"weights={folder}: {ABOUT}: model")
             preparation, seen = _preparation(about), Seen.from_json(about["trained_on"])
-            return cls(about["model"], load(stored), preparation, tuple(about["cell_types"]), seen, _emissions(path))
+            types, later = tuple(about["cell_types"]), _fields_of_later(about)
+            return cls(about["model"], load(stored), preparation, types, seen, _emissions(path), **later)
         except FileNotFoundError as error:
             if has_several(path):
                 raise InputError(
@@ -108,6 +123,19 @@ def _check_format(folder: str, about: dict[str, Any]) -> None:
     if type(found := about.get("format", 1)) is not int or not 1 <= found <= FORMAT:
         known = f"this version reads formats 1 to {FORMAT}" if FORMAT > 1 else "this version reads format 1"
         raise InputError(f"weights={folder}: {ABOUT} has format {ascii(found)[:20]}, {known}; update scfl-green")
+
+
+def _fields_of_later(about: dict[str, Any]) -> dict[str, Any]:
+    """What models of earlier versions lack; ValueError for what no version writes."""
+    calibration, n_types = about.get("calibration"), len(about["cell_types"])
+    ids = tuple(about.get("cell_type_ids") or [None] * n_types)
+    precision, n_genes_read = about.get("precision", "32-true"), about.get("n_genes_read")
+    if len(ids) != n_types or not all(one is None or ONTOLOGY_ID.fullmatch(one) for one in ids):
+        raise ValueError("cell_type_ids")
+    if not isinstance(precision, str) or not isinstance(n_genes_read, int | None):
+        raise ValueError("precision, n_genes_read")
+    known = None if calibration is None else Calibration.from_json(calibration, n_types)
+    return {"calibration": known, "type_ids": ids, "precision": precision, "n_genes_read": n_genes_read}
 
 
 def _verify(folder: str, stored: bytes, about: dict[str, Any]) -> None:

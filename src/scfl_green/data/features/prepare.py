@@ -109,16 +109,19 @@ class Preparation:
         return position
 
     def apply(self, cells: Cells) -> Iterator[sparse.csr_matrix]:
-        """Yield features of the chosen genes in blocks of cells (cells x chosen genes, CSR, float32): centred, scaled,
-        clipped at ±10, minus ``floor``, so that zero counts stay unstored zeros."""
-        position, floor = self.positions(cells.genes), self.floor
+        """Yield the features of all cells, in blocks of cells."""
+        position = self.positions(cells.genes)
         for start in range(0, len(cells), BLOCK):
-            features = normalise(cells.counts[start : start + BLOCK], self.preprocess)[1][:, position]
-            features.sort_indices()
-            gene = features.indices
-            centred = (features.data - self.mean[gene]) / self.scale[gene]
-            features.data = np.clip(centred, -CLIP, CLIP) - floor[gene]
-            yield features
+            yield self.features(normalise(cells.counts[start : start + BLOCK], self.preprocess)[1][:, position])
+
+    def features(self, values: sparse.csr_matrix) -> sparse.csr_matrix:
+        """Features of log-normalised values (cells x chosen genes, CSR, float32), in their place: centred, scaled,
+        clipped at ±10, minus ``floor``, so that zero counts stay unstored zeros."""
+        values.sort_indices()
+        gene, floor = values.indices, self.floor
+        centred = (values.data - self.mean[gene]) / self.scale[gene]
+        values.data = np.clip(centred, -CLIP, CLIP) - floor[gene]
+        return values
 
     def key(self) -> str:
         """A hash of everything that determines the features."""

@@ -18,17 +18,25 @@ BLOCK = 1024
 UNIT = 2.0**-40
 
 
-def normalise(counts: sparse.csr_matrix, preprocess: bool) -> tuple[sparse.csr_matrix, sparse.csr_matrix]:
+def normalise(
+    counts: sparse.csr_matrix, preprocess: bool, depth: np.ndarray | None = None
+) -> tuple[sparse.csr_matrix, sparse.csr_matrix]:
     """Counts per 10,000 by cell, and log(1 + x) of these (CSR, float32); without ``preprocess``, both are the values
-    unchanged."""
+    unchanged. ``depth``: the counts of each cell, if it has others than these."""
     if not preprocess:
         return counts, counts
-    depth = np.asarray(counts.sum(axis=1, dtype=np.float64)).ravel()
+    if depth is None:
+        depth = depths(counts)
     normalised = counts.astype(np.float32, copy=True)
     normalised.data *= np.repeat(TARGET_SUM / np.maximum(depth, 1), np.diff(counts.indptr)).astype(np.float32)
     logged = normalised.copy()
     np.log1p(logged.data, out=logged.data)
     return normalised, logged
+
+
+def depths(counts: sparse.csr_matrix) -> np.ndarray:
+    """The counts of each cell (float64)."""
+    return np.asarray(counts.sum(axis=1, dtype=np.float64)).ravel()
 
 
 @dataclass(frozen=True)

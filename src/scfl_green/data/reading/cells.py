@@ -1,6 +1,6 @@
 """The cells of a dataset: counts, cell types and clients, checked as they are read."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
@@ -12,9 +12,17 @@ from scipy import sparse
 
 from scfl_green.bounds import Count
 from scfl_green.data.reading import counts, genes
-from scfl_green.data.reading.labels import clean_labels, column, one_registry
+from scfl_green.data.reading.labels import (
+    clean_labels,
+    column,
+    one_id_each,
+    one_registry,
+    ontology_column,
+    ontology_ids,
+)
+from scfl_green.data.reading.matrix import blocks, shape, stored
 from scfl_green.data.reading.preflight import opened, table
-from scfl_green.data.reading.quality import check_copies, check_empty, check_range
+from scfl_green.data.reading.quality import check_copies, check_empty, check_range, check_sizes
 from scfl_green.errors import InputError, listed
 
 
@@ -41,7 +49,8 @@ class Cells:
 
     ``counts`` is cells x genes (CSR, float32, non-negative integers unless read without preprocessing); ``genes``
     and ``symbols`` name its columns; ``labels`` index ``types``, the sorted cell types of all clients; ``clients``
-    and ``donors`` are names by cell; ``notes`` tell how the files were read, a line each.
+    and ``donors`` are names by cell; ``notes`` tell how the files were read, a line each; ``type_ids`` are the Cell
+    Ontology ids of the types, None where the files have none.
     """
 
     counts: sparse.csr_matrix
@@ -52,6 +61,7 @@ class Cells:
     clients: np.ndarray
     donors: np.ndarray
     notes: tuple[str, ...] = ()
+    type_ids: tuple[str | None, ...] = ()
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -71,7 +81,8 @@ class Cells:
         space = genes.match({file.name: file.genes for file in files}, reading.min_gene_overlap)
         matrix, places = _assemble(files, kept, space, reading)
         names = np.concatenate([file.labels[k] for file, k in zip(files, kept, strict=True)])
-        notes = (*(file.notes for file in files if file.notes), *places, *space.notes, *dropped)
+        ids, several = one_id_each(types, [file.type_ids for file in files])
+        notes = (*(file.notes for file in files if file.notes), *places, *space.notes, *dropped, *several)
         clients, donors = (
             np.concatenate([getattr(file, field)[k] for file, k in zip(files, kept, strict=True)])
             for field in ("clients", "donors")
@@ -79,14 +90,17 @@ class Cells:
         if lost := set(np.concatenate([file.clients for file in files])) - set(clients):
             raise InputError(f"client {min(lost)!r} has no cells left of a kept cell type; remove this client")
         labels = pd.Index(types).get_indexer(pd.Index(names)).astype(np.int64)
-        return cls(matrix, space.names, space.symbols, labels, types, clients, donors, notes)
+        return cls(matrix, space.names, space.symbols, labels, types, clients, donors, notes, ids)
 
-    def labelled_by(self, types: tuple[str, ...]) -> "Cells":
-        """The same cells, labelled by an earlier run's cell types; InputError for a type that it lacks."""
+    def labelled_by(self, types: tuple[str, ...], ids: Iterable[str | None] = ()) -> "Cells":
+        """The same cells, labelled by an earlier run's cell types and their Cell Ontology ids; InputError for a type
+        that it lacks."""
         if unknown := set(self.types) - set(types):
             raise InputError(f"weights: not trained on cell type {', '.join(sorted(unknown))}; remove these cells")
         position = np.array([types.index(name) for name in self.types], dtype=np.int64)
-        return replace(self, labels=position[self.labels], types=types)
+        own, earlier = dict(zip(self.types, self.type_ids, strict=True)), dict(zip(types, ids, strict=False))
+        type_ids = tuple(earlier.get(name) or own.get(name) for name in types)
+        return replace(self, labels=position[self.labels], types=types, type_ids=type_ids)
 
 
 @dataclass(frozen=True)
@@ -102,21 +116,20 @@ class _File:
     cells: np.ndarray
     genes: genes.GeneNames
     notes: str
+    type_ids: dict[str, set[str]]
 
     @classmethod
     def read(cls, path: Path, reading: Reading, alone: bool) -> "_File":
         with opened(path) as file:
             place = counts.find(file, reading.counts, reading.preprocess)
-            obs = table(file["obs"], (reading.label_key, reading.client_key, reading.donor_key))
+            read = (reading.label_key, reading.client_key, reading.donor_key)
+            obs = table(file["obs"], (*read, ontology_column(reading.label_key)))
             columns = (reading.gene_key, *genes.SYMBOL_COLUMNS, *genes.ID_COLUMNS)
             var = table(file["raw/var" if place == "raw/X" else "var"], columns)
-            n_cells, n_genes = counts.shape(file[place])
-            if (n_cells, n_genes) != (len(obs), len(var)) or 0 in (n_cells, n_genes):
-                raise InputError(
-                    f"{place} has {n_cells} cells x {n_genes} genes, obs {len(obs)} and var {len(var)} rows; "
-                    "the sizes must agree and not be 0: write the file again"
-                )
+            n_cells, n_genes = shape(file[place])
+            check_sizes(place, (n_cells, n_genes), len(obs), len(var))
             labels, notes = clean_labels(obs, reading.label_key, reading.drop_unlabelled)
+            type_ids = ontology_ids(obs, reading.label_key, labels)
             clients = np.full(n_cells, "all" if alone else path.stem, dtype=object)
             if alone and reading.client_key is not None:
                 clients = column(obs, reading.client_key, "data.client_key")
@@ -130,7 +143,8 @@ class _File:
                 donors = clients + "/" + donors if reading.donor_key is not None else clients
             names = genes.GeneNames.from_var(var, reading.gene_key)
         cells = obs.index.astype(str).to_numpy()
-        return cls(path, place, path.stem, labels, clients, donors, cells, names, notes and f"{path.stem}: {notes}")
+        notes = notes and f"{path.stem}: {notes}"
+        return cls(path, place, path.stem, labels, clients, donors, cells, names, notes, type_ids)
 
 
 def _assemble(
@@ -143,13 +157,13 @@ def _assemble(
     capacity = 0
     for file in files:
         with opened(file.path) as h5:
-            capacity += counts.stored(h5[file.place])
+            capacity += stored(h5[file.place])
     values, columns = np.empty(capacity, dtype=np.float32), np.empty(capacity, dtype=np.int32)
     lengths, filled = [np.zeros(1, dtype=np.int64)], 0
     for file, keep, position in zip(files, kept, space.positions, strict=True):
         done = 0
         with opened(file.path) as h5:
-            for block in counts.blocks(h5[file.place]):
+            for block in blocks(h5[file.place]):
                 if reading.preprocess and (problem := counts.not_counts(block)):
                     raise InputError(f"{file.place} holds {problem}; {counts.advice(h5)}")
                 check_range(block.data, file.place)

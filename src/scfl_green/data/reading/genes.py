@@ -59,6 +59,12 @@ class GeneNames:
             ids = np.array([m[1] if (m := ENSEMBL.match(name)) else name for name in ids], dtype=object)
         return cls(ids, symbols)
 
+    @classmethod
+    def from_training(cls, names: np.ndarray, symbols: np.ndarray) -> "GeneNames":
+        """The names that a preparation keeps: symbols repeat the names where there were none."""
+        by_id = np.mean([bool(ENSEMBL.match(name)) for name in names]) > 0.5
+        return cls(names if by_id else None, None if by_id and (names == symbols).all() else symbols)
+
     @property
     def names(self) -> np.ndarray:
         """Ensembl ids where there are any, else symbols."""
@@ -96,6 +102,24 @@ def match(files: dict[str, GeneNames], min_overlap: float) -> GeneSpace:
             symbols.update(known[~known.index.duplicated()])
     positions = [index.get_indexer(pd.Index(column)) for column in columns.values()]
     return GeneSpace(index.to_numpy(), symbols.to_numpy(), positions, tuple(_notes(columns, own, n_shared, len(index))))
+
+
+def locate(model: GeneNames, file: GeneNames, min_overlap: float) -> np.ndarray:
+    """The position of each of a file's genes among those of a model (int32), -1 for others; matched as files are.
+
+    InputError if the file has less than ``min_overlap`` of the model's genes.
+    """
+    columns = _matched_columns({"the model": model, "the file": file})
+    position = pd.Index(columns["the model"]).get_indexer(pd.Index(columns["the file"]))
+    n_found, n_genes = len(set(position) - {-1}), len(columns["the model"])
+    if n_found < max(min_overlap * n_genes, 1):
+        shown = "; ".join(f"{name} has {', '.join(dict.fromkeys(column[:3]))}" for name, column in columns.items())
+        raise InputError(
+            f"{n_found} of the model's {n_genes} genes are in the file ({shown}); at least "
+            f"{max(min_overlap, 0.01):.0%} are expected: use cells of the model's species and one kind of gene names "
+            "(data.gene_key), or lower data.min_gene_overlap"
+        )
+    return position.astype(np.int32)
 
 
 def _matched_columns(files: dict[str, GeneNames]) -> dict[str, np.ndarray]:

@@ -1,5 +1,6 @@
 """Reads and checks the names of cell types, clients and donors; merges the cell types of all files."""
 
+import re
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable
@@ -12,6 +13,7 @@ from scfl_green.errors import InputError, listed
 
 # More are clones or barcodes; scores need memory for types^2 values.
 MOST_TYPES = 500
+ONTOLOGY_ID = re.compile(r"CL:\d{7}")
 # How programs write a missing value.
 BLANK = ("", "nan", "none", "null", "na", "n/a", "<na>")
 
@@ -67,6 +69,31 @@ def one_registry(labels: list[np.ndarray], least: int | None) -> tuple[tuple[str
         )
     notes = [f"{len(rare)} cell types with fewer than {least} cells are left out"] if rare else []
     return types, [np.isin(names, types) for names in labels], notes
+
+
+def ontology_ids(obs: pd.DataFrame, key: str, labels: np.ndarray) -> dict[str, set[str]]:
+    """The Cell Ontology ids by cell type, from the column that CELLxGENE's schema puts beside ``key``, if any."""
+    if (beside := ontology_column(key)) not in obs:
+        return {}
+    found: dict[str, set[str]] = defaultdict(set)
+    for name, identity in set(zip(labels.tolist(), obs[beside].astype(object).map(str), strict=True)):
+        if name and ONTOLOGY_ID.fullmatch(identity):
+            found[name].add(identity)
+    return found
+
+
+def ontology_column(key: str) -> str:
+    return f"{key}_ontology_term_id"
+
+
+def one_id_each(
+    types: tuple[str, ...], files: Iterable[dict[str, set[str]]]
+) -> tuple[tuple[str | None, ...], list[str]]:
+    """The Cell Ontology id of each type, None where files have none or several, and a note on the latter."""
+    ids = [set().union(*(found.get(name, set()) for found in files)) for name in types]
+    several = [name for name, of_type in zip(types, ids, strict=True) if len(of_type) > 1]
+    notes = [f"cell types with several Cell Ontology ids, of which none is kept: {listed(several)}"] if several else []
+    return tuple(min(of_type) if len(of_type) == 1 else None for of_type in ids), notes
 
 
 def _check_spelling(names: Iterable[str], setting: str) -> None:

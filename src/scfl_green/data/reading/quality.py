@@ -5,13 +5,21 @@ from pathlib import Path
 import numpy as np
 from scipy import sparse
 
-from scfl_green.data.reading.counts import BLOCK
+from scfl_green.data.reading.matrix import BLOCK
 from scfl_green.errors import InputError
 
 # Expressed genes from which identical cells are copies.
 MIN_GENES = 20
 # Largest feature whose sums of squares stay exact.
 LARGEST = 1e6
+
+
+def check_sizes(place: str, found: tuple[int, int], n_obs: int, n_var: int) -> None:
+    if found != (n_obs, n_var) or 0 in found:
+        raise InputError(
+            f"{place} has {found[0]} cells x {found[1]} genes, obs {n_obs} and var {n_var} rows; "
+            "the sizes must agree and not be 0: write the file again"
+        )
 
 
 def check_range(values: np.ndarray, place: str) -> None:
