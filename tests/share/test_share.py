@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partialmethod
 from itertools import product
 from pathlib import Path
@@ -24,6 +25,7 @@ from jobs import in_child
 from scfl_green.cli import main
 from scfl_green.errors import InputError
 from scfl_green.runs.run import run
+from scfl_green.share import release
 from scfl_green.share.card import Terms, species
 from scfl_green.share.find import find, shared
 from scfl_green.share.names import parse
@@ -106,6 +108,28 @@ def test_leakage_is_on_the_card_once_it_is_measured(finished: Path, tmp_path: Pa
     printed = capsys.readouterr().out
     assert "| AUC of membership inference | 0.550 (0.500–0.600;" in printed
     assert "cnry" not in printed
+
+
+def test_sums_over_few_cells_stay_unless_allowed(
+    registry_of_mine: Path, finished: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    def pushed(version: int) -> Any:
+        return json.loads((registry_of_mine / f"islets/{version}/model.json").read_text())["calibration"]
+
+    calibration = json.loads((finished / "model.json").read_text())["calibration"]
+    assert pushed(1) == calibration is not None
+    fewest = min(calibration["profiles"]["n"])
+    assert fewest >= release.FEWEST_CELLS
+    monkeypatch.setattr(release, "FEWEST_CELLS", fewest + 1)
+    push(finished, "islets", "models", TERMS)
+    assert pushed(2) is None
+    main(["share", "push", str(finished), "islets", "--licence", "MIT"])
+    assert (
+        f"calibration (sums over the training cells of a type of which there are only {fewest};"
+        in capsys.readouterr().out
+    )
+    push(finished, "islets", "models", replace(TERMS, allowed=["calibration"]))
+    assert pushed(4) == calibration
 
 
 def test_versions_count_up_and_are_searched(registry_of_mine: Path, finished: Path, capsys: Any) -> None:
@@ -236,7 +260,11 @@ DAMAGES: dict[str, tuple[str, Damage, str]] = {
         r"weights\.safetensors does not fit its network",
     ),
     "fewer outputs": ("islets", without_outputs, r"gives 8 outputs, model\.json names 9"),
-    "fewer types": ("islets", edit("model.json", cell_types=["a", "b"]), r"gives 9 outputs, model\.json names 2"),
+    "fewer types": (
+        "islets",
+        edit("model.json", cell_types=["a", "b"], cell_type_ids=None, calibration=None),
+        r"gives 9 outputs, model\.json names 2",
+    ),
     "type twice": ("islets", edit("model.json", cell_types=["a"] * 9), "genes or cell types that do not fit"),
     "other genes": (
         "islets",
@@ -326,12 +354,12 @@ def test_what_should_not_be_pushed_is_refused_in_a_line(
 def test_a_push_that_is_killed_anywhere_leaves_the_registry_whole(
     registry_of_mine: Path, finished: Path, monkeypatch: pytest.MonkeyPatch, places: Sequence[int]
 ) -> None:
-    replace, renamed = Path.replace, iter(range(1000))
+    rename, renamed = Path.replace, iter(range(1000))
 
     def killed(self: Path, to: Path, *, at: int, after: bool) -> None:
         fatal = next(renamed) == at
         if not fatal or after:
-            replace(self, to)
+            rename(self, to)
         if fatal:
             os.kill(os.getpid(), signal.SIGKILL)
 

@@ -13,11 +13,11 @@ from scfl_green.security.confidential import VERSION_KEYS
 # Fields of the run's record that may leave: numbers, and words of this program. The names of data and of their clients,
 # the processor and the load of the machine stay.
 FIELDS = (
-    "seed", "cells_train", "cells_test", "genes", "types", "clients", "rounds", "local_epochs", "epochs",
-    "batch_size", "precision", "parameters", "accuracy", "weighted_f1", "macro_f1", "calibration_error",
-    "calibration_error_before", "temperature", "ece", "ece_calibrated", "seconds_fit", "energy_kwh", "energy_cpu_kwh",
-    "energy_gpu_kwh", "energy_ram_kwh", "emissions_kg", "energy_mode", "country", "carbon_intensity_kg_per_kwh",
-    "bytes_up", "bytes_down", "bytes_prepare", "transfer_kwh", "transfer_emissions_kg", "train_flops", "too_short",
+    "seed", "cells_train", "cells_test", "genes", "types", "clients", "rounds", "local_epochs", "epochs", "batch_size",
+    "precision", "parameters", "accuracy", "weighted_f1", "macro_f1", "calibration_error", "calibration_error_scaled",
+    "temperature", "cells_calibration", "seconds_fit", "energy_kwh", "energy_cpu_kwh", "energy_gpu_kwh",
+    "energy_ram_kwh", "emissions_kg", "energy_mode", "country", "carbon_intensity_kg_per_kwh", "bytes_up", "bytes_down",
+    "bytes_prepare", "bytes_calibrate", "transfer_kwh", "transfer_emissions_kg", "train_flops", "too_short",
     "cells_seen", "eaps", "epsilon", "delta", "pretraining_emissions_kg", "versions", "device", "threads",
 )  # fmt: skip
 SITE_FIELDS = ("cells_test", "accuracy", "weighted_f1", "macro_f1")

@@ -51,7 +51,8 @@ def check(folder: Path, address: object, trusted: Sequence[str] = ()) -> Trained
         _check_shape(model)
         return model
     except InputError as error:
-        raise InputError(f"{address}: {str(error).removeprefix(f'weights={folder}: ')}") from None
+        reason = str(error).removeprefix(f"weights={folder}: ").replace("; repeat that run", "; refused")
+        raise InputError(f"{address}: {reason}") from None
 
 
 def _check_shape(model: TrainedModel) -> None:

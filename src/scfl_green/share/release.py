@@ -16,14 +16,18 @@ from scfl_green.share.provenance import provenance
 from scfl_green.share.seen import salted
 from scfl_green.training.trained_model import ABOUT, FORMAT, WEIGHTS, TrainedModel
 
+CALIBRATION = "calibration"
 CARD, RECORD, SUMS = "README.md", "result.json", "SHA256SUMS"
 FILES = (CARD, ABOUT, RECORD, WEIGHTS, SUMS)
 # Fields of model.json that may leave: all that using the weights takes. ``trained_on`` names clients, files and cells,
 # and leaves as salted hashes of the files alone.
 FIELDS = (
-    "format", "model", "weights_sha256", "cell_types", "cell_type_ids", "normalise_to", "clip", "genes", "calibration",
+    "format", "model", "weights_sha256", "cell_types", "cell_type_ids", "precision", "n_genes_read", "normalise_to",
+    "clip", "genes", "calibration",
 )  # fmt: skip
 HIDDEN = "trained_on"
+# Sums over fewer cells than these would tell much of each; the usual threshold of statistical disclosure control.
+FEWEST_CELLS = 10
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,9 @@ def release(run: Path, folder: Path, name: str, terms: Terms, trusted: Sequence[
     about = json.loads((run / ABOUT).read_text())
     _check_settings(about["model"], terms.allowed)
     public = {field: about[field] for field in FIELDS if field in about}
+    if (why := _untold(about.get(CALIBRATION), record)) and CALIBRATION not in terms.allowed:
+        public[CALIBRATION] = None
+        kept = [f"{ABOUT}: {CALIBRATION} ({why}; --allow {CALIBRATION} shares it)", *kept]
     weights = save(model.weights)
     public |= {
         "format": FORMAT,
@@ -61,6 +68,17 @@ def release(run: Path, folder: Path, name: str, terms: Terms, trusted: Sequence[
     for file, content in (files | {SUMS: _sums(files)}).items():
         write_atomically(folder / file, content)
     return Release(of_card, [f"{ABOUT}: {field}" for field in about if field not in FIELDS] + kept)
+
+
+def _untold(calibration: dict[str, Any] | None, record: dict[str, Any]) -> str:
+    """Why a calibration stays; empty if it may leave."""
+    if calibration is None:
+        return ""
+    if record.get("epsilon") is not None:
+        return "computed without the noise of differential privacy"
+    cells = calibration["profiles"]["n"]
+    few = [n for n in cells if 0 < n < FEWEST_CELLS]
+    return f"sums over the training cells of a type of which there are only {min(few)}" if few else ""
 
 
 def _sums(files: dict[str, bytes]) -> bytes:
