@@ -7,6 +7,7 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partialmethod
@@ -24,6 +25,7 @@ from conftest import compose_config
 from jobs import in_child
 from scfl_green.cli import main
 from scfl_green.errors import InputError
+from scfl_green.runs.reopen import reopen
 from scfl_green.runs.run import run
 from scfl_green.share import release
 from scfl_green.share.card import Terms, species
@@ -56,6 +58,10 @@ def test_a_pulled_model_is_the_pushed_one_to_the_bit(finished: Path, shelf: Path
     assert (after.sha256, after.types, after.config) == (before.sha256, before.types, before.config)
     assert after.preparation.key() == before.preparation.key()
     assert after.emissions_kg == before.emissions_kg > 0
+    with pytest.raises(
+        InputError, match="a shared model, which does not tell its cells; only the folder of its run can"
+    ):
+        reopen(folder)
 
 
 def test_nothing_that_is_pushed_tells_of_cells_people_or_paths(finished: Path, shelf: Path) -> None:
@@ -377,7 +383,8 @@ def test_a_push_that_is_killed_anywhere_leaves_the_registry_whole(
 
 @pytest.mark.slow
 def test_two_pushes_at_once_are_two_versions(registry_of_mine: Path, finished: Path, tmp_path: Path) -> None:
-    command = ["scfl-green", "share", "push", str(finished), "islets", "--licence", "MIT"]
+    words = ["share", "push", str(finished), "islets", "--licence", "MIT"]
+    command = [sys.executable, "-m", "scfl_green", *words]
     started = [subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True) for _ in range(3)]
     pushed = [process.communicate()[0] for process in started]
     assert sorted(re.findall(r"islets@(\d)", "".join(pushed))) == ["2", "3", "4"]

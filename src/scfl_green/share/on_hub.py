@@ -6,6 +6,7 @@
 import os
 import shutil
 from collections.abc import Mapping
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -76,5 +77,6 @@ class Hub:
 def _transport_errors() -> tuple[type[Exception], ...]:
     from huggingface_hub.utils import get_session
 
-    module = __import__(type(get_session()).__module__.partition(".")[0])
+    # httpx or its successor, by the version of the client.
+    module = import_module(type(get_session()).__module__.partition(".")[0])
     return (module.HTTPError,)
