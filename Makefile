@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test install check format docs clean
+.PHONY: help demo registry test install check format docs clean
 
 help: ## List the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -11,6 +11,11 @@ help: ## List the targets
 demo: .venv/.run ## Train a federation on the embedded pancreas dataset, and write its page
 	$(BIN)/python train.py
 	$(BIN)/scfl-green report logs/runs/pancreas-actinn-baseline-federated-s42
+
+registry: .venv/.share ## Serve a registry of models with MLflow's web page, http://127.0.0.1:5000
+	mkdir -p registry
+	MLFLOW_DISABLE_TELEMETRY=true $(BIN)/mlflow server --host 127.0.0.1 --port 5000 --workers 1 \
+	  --backend-store-uri sqlite:///registry/mlflow.db --artifacts-destination registry
 
 test: .venv/.dev ## Run the test suite, on as many cores as there are
 	$(BIN)/python -m pytest -n auto --dist loadfile
@@ -41,6 +46,10 @@ clean: ## Remove .venv, caches and the built manual; what runs wrote (logs/) sta
 
 .venv/.dev: .venv/.run
 	$(BIN)/python -m pip install -q -c constraints.txt -e '.[dev]'
+	@touch $@
+
+.venv/.share: .venv/.run
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[share]'
 	@touch $@
 
 .venv/.docs: .venv/.run

@@ -10,6 +10,7 @@ from typing import NoReturn
 
 import scfl_green
 from scfl_green.errors import InputError
+from scfl_green.share import commands as share
 
 
 def main(words: Sequence[str] | None = None) -> None:
@@ -51,6 +52,7 @@ def _parser() -> ArgumentParser:
     collect = commands.add_parser("collect", help="write results.csv of a sweep's finished runs")
     collect.add_argument("folder", type=Path, help="of a sweep, such as logs/sweeps/NAME")
     collect.set_defaults(does=_collect)
+    share.add(commands)
     return parser
 
 

@@ -16,7 +16,7 @@ Files = Sequence[Sequence[str]]
 @dataclass(frozen=True)
 class Seen:
     """Training and validation cells of a model: clients by name, files by SHA-256, cells as a boolean mask over all
-    cells of the files."""
+    cells of the files. A shared model does not name them: all three are empty (``told`` is false)."""
 
     clients: frozenset[str]
     files: list[str]
@@ -32,6 +32,10 @@ class Seen:
             cells |= before.cells
         clients = {part.name for part in parts} | (before.clients if before else set())
         return cls(frozenset(clients), [sha256 for _, sha256 in files], cells)
+
+    @property
+    def told(self) -> bool:
+        return bool(self.files)
 
     def matches(self, files: Files, n_cells: int) -> bool:
         return self.files == [sha256 for _, sha256 in files] and len(self.cells) == n_cells
@@ -53,5 +57,7 @@ class Seen:
 
     @classmethod
     def from_json(cls, stored: dict[str, Any]) -> "Seen":
+        if "cells" not in stored:
+            return cls(frozenset(), [], np.zeros(0, dtype=bool))
         bits = np.unpackbits(np.frombuffer(base64.b64decode(stored["cells"]), dtype=np.uint8))
         return cls(frozenset(stored["clients"]), stored["files"], bits[: stored["n_cells"]].astype(bool))

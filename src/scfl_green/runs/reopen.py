@@ -64,6 +64,8 @@ def _check_files(folder: Path) -> None:
         raise InputError(
             f"{folder}: a run of regime=local, with a model of each site; only a run of one can be reopened"
         )
+    if not (folder / CONFIG).exists() and (folder / "SHA256SUMS").is_file():
+        raise InputError(f"{folder}: a shared model, which does not tell its cells; only the folder of its run can")
     for name in (CONFIG, "model.json", "weights.safetensors"):
         if not (folder / name).is_file():
             raise InputError(f"{folder}: no {name} there; name the folder of a finished run, such as logs/runs/NAME")

@@ -37,12 +37,14 @@ from scfl_green.runs.regimes import Outcome, Trained
 from scfl_green.runs.scoring import calibrated, score, test_tables
 from scfl_green.runs.summary import summary
 from scfl_green.runs.tracking import Tracker
+from scfl_green.share.find import shared
 from scfl_green.training.job import Job
 from scfl_green.training.trained_model import TrainedModel
 
 LOG = logging.getLogger(__name__)
 # Settings that cannot change a result; paths stay on this machine.
 INCIDENTAL = ("paths", "logger", "name", "seeds", "max_seeds", "report", "optimized_metric", "trusted")
+UNTOLD = "a shared model does not tell what it was trained on; on cells that it has seen, scores would be too high"
 # Irrelevant warnings of Lightning: loaders here slice whole batches, which workers would only copy; and deprecations.
 NOISE = (".*does not have many workers", ".*isinstance.treespec, LeafSpec")
 
@@ -101,7 +103,11 @@ def run(cfg: DictConfig, invocation: Invocation | None = None) -> dict[str, Any]
 def _checked(cfg: DictConfig) -> Inputs:
     config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
     settings.check(config)
-    start = None if cfg.weights is None else TrainedModel.load(cfg.weights, cfg.trusted)
+    start = None
+    if cfg.weights is not None:
+        start = TrainedModel.load(str(shared(cfg.weights, cfg.trusted) or cfg.weights), cfg.trusted)
+    if start is not None and not start.seen.told:
+        LOG.info("weights=%s: %s", cfg.weights, UNTOLD)
     # A partial, so that Hydra does not wrap its InputErrors.
     paths: list[Path] = instantiate(cfg.data.source, _partial_=True, _convert_="all")()
     return Inputs(cfg, {key: value for key, value in config.items() if key not in INCIDENTAL}, paths, start)

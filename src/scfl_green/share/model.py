@@ -48,7 +48,7 @@ class Model:
         ``trusted``: modules whose code it may name, beyond the allow-list. InputError if there is no model, or if it
         is damaged.
         """
-        folder = find(model)
+        folder = find(model, trusted)
         try:
             trained = TrainedModel.load(str(folder), trusted)
         except InputError as error:

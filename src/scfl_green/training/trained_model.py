@@ -22,6 +22,8 @@ from scfl_green.models.prune import Weights
 from scfl_green.security import targets
 
 WEIGHTS, ABOUT = "weights.safetensors", "model.json"
+# Of model.json. A version that reads older files still reads them; it refuses newer ones, of which it may miss a part.
+FORMAT = 1
 # Lists under "genes" in model.json, in the order of the network's inputs.
 GENE_FIELDS = ("genes", "symbols", "mean", "scale")
 
@@ -50,6 +52,7 @@ class TrainedModel:
         """Write ``weights.safetensors`` and ``model.json``, which holds the SHA-256 of the weights."""
         stored = save(self.weights)
         about = {
+            "format": FORMAT,
             "model": self.config,
             "weights_sha256": hashlib.sha256(stored).hexdigest(),
             "cell_types": list(self.types),
@@ -74,12 +77,13 @@ class TrainedModel:
     def load(cls, folder: str, trusted: Sequence[str] = ()) -> "TrainedModel":
         """Load the model from the folder of a finished run, which need not be trusted.
 
-        Raises InputError if there is no finished run, if the weights do not match the SHA-256 in ``model.json``, or if
-        it names code beyond the allow-list and ``trusted`` (``targets.check``).
+        Raises InputError if there is no finished run, if ``model.json`` is of a newer format or does not match the
+        weights' SHA-256, or if it names code beyond the allow-list and ``trusted`` (``targets.check``).
         """
         path = Path(folder)
         try:
             stored, about = (path / WEIGHTS).read_bytes(), json.loads((path / ABOUT).read_text())
+            _check_format(folder, about)
             _verify(folder, stored, about)
             targets.check(about["model"], trusted, where=f"weights={folder}: {ABOUT}: model")
             preparation, seen = _preparation(about), Seen.from_json(about["trained_on"])
@@ -115,6 +119,12 @@ def _preparation(about: dict[str, Any]) -> Preparation:
     )
 
 
+def _check_format(folder: str, about: dict[str, Any]) -> None:
+    if type(found := about.get("format", 1)) is not int or not 1 <= found <= FORMAT:
+        known = f"this version reads formats 1 to {FORMAT}" if FORMAT > 1 else "this version reads format 1"
+        raise InputError(f"weights={folder}: {ABOUT} has format {ascii(found)[:20]}, {known}; update scfl-green")
+
+
 def _fields_of_later(about: dict[str, Any]) -> dict[str, Any]:
     """What models of earlier versions lack; ValueError for what no version writes."""
     calibration, n_types = about.get("calibration"), len(about["cell_types"])
@@ -142,6 +152,6 @@ def _verify(folder: str, stored: bytes, about: dict[str, Any]) -> None:
 def _emissions(folder: Path) -> float | None:
     try:
         record = json.loads((folder / "result.json").read_text())
-        return record["emissions_kg"] + record["transfer_emissions_kg"]
-    except (OSError, ValueError, KeyError):
+        return float(record["emissions_kg"]) + float(record["transfer_emissions_kg"])
+    except (OSError, ValueError, KeyError, TypeError):
         return None
