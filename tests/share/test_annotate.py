@@ -26,6 +26,7 @@ from scfl_green.models.prune import pruned
 from scfl_green.models.scores import prediction_scores
 from scfl_green.runs.assemble import load_dataset
 from scfl_green.runs.run import run
+from scfl_green.share.annotation import Annotation
 from scfl_green.training.calibrate import calibrate
 from scfl_green.training.testing import pooled
 from scfl_green.training.trained_model import TrainedModel
@@ -335,3 +336,12 @@ def test_a_model_of_an_earlier_version_still_annotates(small_model: Path, adata:
     assert TrainedModel.load(str(old)).type_ids == (None,) * 9
     annotated = scfl_green.load(str(old)).annotate(adata[:50].copy(), copy=True)
     assert "scfl_ontology_term_id" not in annotated.obs
+
+
+def test_names_of_types_have_no_slash_where_hdf5_has_none() -> None:
+    types = ("T/NK cell", "B cell", "T|NK cell")
+    frames = [
+        Annotation(pd.DataFrame(), np.ones((2, len(names)), np.float32), names, {}, (), "").frame(pd.Index(["a", "b"]))
+        for names in (types[:2], types)
+    ]
+    assert [list(frame) for frame in frames] == [["T|NK cell", "B cell"], ["T|NK cell 1", "B cell 2", "T|NK cell 3"]]
