@@ -33,6 +33,7 @@ FIELDS = """
     idle_seconds idle_energy_kwh idle_emissions_kg waiting_energy_kwh
     clients_by_round refused epsilon delta device
     threads cores load_at_start processor method
+    temperature cells_calibration calibration_error_scaled bytes_calibrate
 """.split()  # noqa: SIM905
 
 
@@ -91,6 +92,11 @@ def test_what_is_left_is_enough_to_use_the_weights(default_run: tuple[Path, str]
     start = TrainedModel.load(str(folder))
     record = json.loads((folder / "result.json").read_text())
     assert len(start.types) == record["types"]
+    assert start.calibration is not None
+    assert start.calibration.temperature == record["temperature"]
+    assert start.calibration.n_cells == record["cells_calibration"] == pytest.approx(0.1 * 0.8 * 3274, abs=4)
+    assert record["calibration_error_scaled"] < record["calibration_error"]
+    assert 4 * 4 * record["parameters"] < record["bytes_calibrate"] < record["bytes_down"] / 4
     assert len(start.preparation.genes) == record["genes"]
     assert sum(value.numel() for value in load_file(folder / "weights.safetensors").values()) == record["parameters"]
     about = json.loads((folder / "model.json").read_text())
