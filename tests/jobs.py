@@ -127,13 +127,14 @@ def in_child(function: Callable[[], object]) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
-def left_by(job: Job, cells: Cells, config: dict[str, Any], weights: Weights, folder: Path) -> TrainedModel:
+def left_by(
+    job: Job, cells: Cells, config: dict[str, Any], weights: Weights, folder: Path, **known: Any
+) -> TrainedModel:
     """What a run of this job and model leaves in its folder."""
     preparation = prepared(cells, job.split, partial(between_within, n_genes=100)).preparation
     seen = Seen.of(list(job.split.clients.values()), [("cells", "sha256")], len(cells), None)
-    model = TrainedModel(
-        config, weights, preparation, cells.types, seen, type_ids=cells.type_ids, n_genes_read=len(cells.genes)
-    )
+    known |= {"type_ids": cells.type_ids, "n_genes_read": len(cells.genes)}
+    model = TrainedModel(config, weights, preparation, cells.types, seen, **known)
     folder.mkdir(parents=True, exist_ok=True)
     model.save(folder)
     return model

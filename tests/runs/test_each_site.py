@@ -6,11 +6,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
+import scfl_green
 from conftest import compose_config
 from jobs import make_job, split_of
 from scfl_green.data.reading.cells import Cells
@@ -71,6 +73,23 @@ def test_every_site_leaves_a_model_that_is_scored_at_home_and_elsewhere(ran: Ran
         mean = np.mean([scores[key] for scores in elsewhere])
         assert record[f"elsewhere_{key}"] == pytest.approx(mean, abs=1e-6)
     assert record["accuracy"] > record["elsewhere_accuracy"]
+
+
+def test_each_model_annotates_its_sites_test_cells_as_well_as_it_was_scored(ran: Ran, tmp_path: Path) -> None:
+    folder, record = ran
+    cfg, right = compose_config(tmp_path, "regime=local", *QUICK), []
+    parts = load_dataset(cfg, sources.packaged("pancreas"), None, None).split.clients
+    sites = pd.read_csv(folder / "sites.csv", index_col="site")
+    pancreas = ad.read_h5ad(sources.packaged("pancreas")[0])
+    for (name, part), of_site in zip(parts.items(), FOUR, strict=True):
+        annotated = scfl_green.load(str(folder / of_site)).annotate(pancreas[part.test].copy(), copy=True)
+        obs = annotated.obs.astype(str)
+        right.append((obs["scfl_label"] == obs["cell_type"]).to_numpy())
+        assert right[-1].mean() == pytest.approx(sites.loc[name, "accuracy"], abs=1e-6)
+        assert annotated.uns["scfl_annotation"]["model"] == f"run/{of_site}"
+    assert np.concatenate(right).mean() == pytest.approx(record["accuracy"], abs=1e-6)
+    with pytest.raises(InputError, match="name one, such as"):
+        scfl_green.load(str(folder))
 
 
 def test_energy_is_the_sites_own_and_calibration_is_of_all_test_cells(ran: Ran) -> None:

@@ -26,14 +26,25 @@ from scfl_green.models.prune import pruned
 from scfl_green.models.scores import prediction_scores
 from scfl_green.runs.assemble import load_dataset
 from scfl_green.runs.run import run
+from scfl_green.share.annotation import Annotation
+from scfl_green.training.calibrate import calibrate
 from scfl_green.training.testing import pooled
 from scfl_green.training.trained_model import TrainedModel
 
 QUICK = ["federation.rounds=2", "federation.local_epochs=1", "data.n_genes=100", "logger=none", "trainer=cpu"]
 
 
-@pytest.mark.parametrize("fraction", [0, 0.4])
-@pytest.mark.parametrize("framework", ["actinn", "scdlc", "sccdcg", "scsmd"])
+@pytest.mark.parametrize(
+    ("framework", "fraction"),
+    [
+        ("actinn", 0.4),
+        ("scdlc", 0),
+        ("sccdcg", 0),
+        ("scsmd", 0.4),
+        *(pytest.param(*case, marks=pytest.mark.slow) for case in [("actinn", 0), ("scdlc", 0.4), ("sccdcg", 0.4)]),
+        pytest.param("scsmd", 0, marks=pytest.mark.slow),
+    ],
+)
 def test_labels_are_those_of_the_jobs_own_test(
     few: Cells, meter: EnergyMeter, tmp_path: Path, framework: str, fraction: float
 ) -> None:
@@ -63,6 +74,7 @@ def test_labels_are_those_of_the_jobs_own_test(
     [["regime=local", "opt=prune", "prune.after_epoch=1", "prune.after_round=1"], ["opt=mixed_precision"]],
     ids=str,
 )
+@pytest.mark.slow  # runs of their own; test_each_site has the plain one of regime=local
 def test_a_runs_models_have_the_accuracy_that_it_recorded(tmp_path: Path, how: list[str]) -> None:
     record = run(cfg := compose_config(tmp_path, *how, *QUICK))
     split = load_dataset(cfg, sources.packaged("pancreas"), None, None).split
@@ -192,6 +204,30 @@ def test_missing_genes_count_as_zero_and_are_told(small_model: Path, adata: ad.A
     assert (about["genes_found"], list(about["genes_missing"])) == (97, list(absent))
 
 
+def test_a_calibrated_model_tells_sets_and_what_is_new(few: Cells, meter: EnergyMeter, tmp_path: Path) -> None:
+    job = make_job(few, meter)
+    parts = list(job.split.clients.values())
+    weights, _ = job.fit(parts[0], job.initial, epochs=2)
+    calibration = calibrate(job, weights, parts)
+    left_by(job, few, ACTINN_CONFIG, weights, tmp_path / "model", calibration=calibration)
+    adata = as_adata(few)
+    model = scfl_green.load(str(tmp_path / "model"))
+    model.annotate(adata, coverage=0.8, alpha=0.3)
+    probabilities = calibration.probabilities(job.logits(np.arange(len(few)), weights)[0])
+    np.testing.assert_allclose(adata.obsm["scfl_probabilities"], probabilities, atol=1e-6)
+    sets = calibration.prediction_sets(probabilities, 0.8).numpy()
+    assert adata.obs["scfl_set"].tolist() == ["|".join(np.array(few.types)[of_cell]) for of_cell in sets]
+    p = torch.cat([calibration.novelty_p(x) for x, _ in job.batches(np.arange(len(few)))]).numpy()
+    np.testing.assert_allclose(adata.obs["scfl_novelty_p"], p, atol=1e-6)
+    expressed = adata[:, model.trained.preparation.genes].X.getnnz(axis=1) > 0
+    refused = ~sets.any(axis=1) | (p < 0.3)
+    assert 0 < refused.mean() < 0.5
+    assert ((adata.obs["scfl_call"] == "unassigned") == (refused | ~expressed)).all()
+    about = adata.uns["scfl_annotation"]
+    assert (about["coverage"], about["alpha"]) == (0.8, 0.3)
+    assert (about["temperature"], about["calibration_cells"]) == (calibration.temperature, calibration.n_cells)
+
+
 def test_a_notebook_keeps_its_cells_and_its_random_numbers(small_model: Path, adata: ad.AnnData) -> None:
     before, numbers = adata.copy(), torch.get_rng_state()
     model = scfl_green.load(str(small_model))
@@ -300,3 +336,12 @@ def test_a_model_of_an_earlier_version_still_annotates(small_model: Path, adata:
     assert TrainedModel.load(str(old)).type_ids == (None,) * 9
     annotated = scfl_green.load(str(old)).annotate(adata[:50].copy(), copy=True)
     assert "scfl_ontology_term_id" not in annotated.obs
+
+
+def test_names_of_types_have_no_slash_where_hdf5_has_none() -> None:
+    types = ("T/NK cell", "B cell", "T|NK cell")
+    frames = [
+        Annotation(pd.DataFrame(), np.ones((2, len(names)), np.float32), names, {}, (), "").frame(pd.Index(["a", "b"]))
+        for names in (types[:2], types)
+    ]
+    assert [list(frame) for frame in frames] == [["T|NK cell", "B cell"], ["T|NK cell 1", "B cell 2", "T|NK cell 3"]]

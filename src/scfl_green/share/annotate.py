@@ -30,6 +30,7 @@ class Outputs:
     h5ad: Path
     csv: Path | None
     page: Path | None
+    in_place: bool
 
     @classmethod
     def beside(cls, cells: Path, out: Path | None, *, in_place: bool, csv: bool, page: bool) -> "Outputs":
@@ -39,7 +40,8 @@ class Outputs:
         stem = f"{cells.name.removesuffix('.h5ad')}.annotated"
         h5ad = cells if in_place else out or Path(f"{stem}.h5ad")
         beside = h5ad.with_name(stem if in_place else h5ad.name.removesuffix(".h5ad"))
-        return cls(cells, h5ad, Path(f"{beside}.csv") if csv else None, Path(f"{beside}.html") if page else None)
+        table, shown = Path(f"{beside}.csv") if csv else None, Path(f"{beside}.html") if page else None
+        return cls(cells, h5ad, table, shown, in_place)
 
     def check(self, prefix: str, overwrite: bool) -> None:
         """InputError, before any work, for what cannot or must not be written."""
@@ -48,12 +50,11 @@ class Outputs:
         folder = self.h5ad.absolute().parent
         if self.h5ad.suffix != ".h5ad" or not folder.is_dir() or not os.access(folder, os.W_OK):
             raise InputError(f"{self.h5ad}: the name of an h5ad file in a folder that can be written is expected")
-        in_place = self.h5ad == self.cells
-        if not in_place and self.h5ad.exists() and self.h5ad.samefile(self.cells):
+        if not self.in_place and self.h5ad.exists() and self.h5ad.samefile(self.cells):
             raise InputError(
                 f"{self.h5ad} is the file of the cells; write it in place with --in-place, or name another"
             )
-        written = [path for path in (None if in_place else self.h5ad, self.csv, self.page) if path is not None]
+        written = [path for path in (None if self.in_place else self.h5ad, self.csv, self.page) if path is not None]
         if there := [path for path in written if path.exists() and not overwrite]:
             raise InputError(f"{there[0]} is there already; name another file with -o, or use --overwrite")
         with opened(self.cells) as file:

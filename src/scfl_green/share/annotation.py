@@ -73,13 +73,15 @@ def _written(packed: np.ndarray, types: pd.Index) -> Any:
     return pd.Categorical.from_codes(code.ravel(), pd.Index(["|".join(types[of_set]) for of_set in members]))
 
 
-def by_cluster(labels: pd.Series, clusters: pd.Series, key: str) -> pd.DataFrame:
+def check_clusters(clusters: pd.Series, key: str) -> None:
+    """InputError for a column that holds no clusters."""
+    if pd.api.types.is_float_dtype(clusters) and (odd := clusters[clusters.mod(1) > 0]).size:
+        raise InputError(f"clusters={key}: it holds numbers such as {odd.iloc[0]:g}; clusters are expected")
+
+
+def by_cluster(labels: pd.Series, clusters: pd.Series) -> pd.DataFrame:
     """The most frequent label of each cell's cluster (the first of several), and the share of its cells that have it;
-    none for cells without a cluster. InputError for a column that holds no clusters."""
-    if pd.api.types.is_float_dtype(clusters) and clusters.dropna().mod(1).any():
-        raise InputError(
-            f"clusters={key}: it holds numbers such as {clusters.dropna().iloc[0]:g}; clusters are expected"
-        )
+    none for cells without a cluster."""
     code, names = pd.factorize(clusters.astype(object).to_numpy())
     counted = np.zeros((len(names), len(labels.cat.categories)), dtype=np.int64)
     known = code >= 0

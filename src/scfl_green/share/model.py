@@ -19,7 +19,7 @@ from scfl_green.energy.meter import EnergyMeter
 from scfl_green.errors import InputError
 from scfl_green.models.base import CellClassifier
 from scfl_green.models.prune import resize
-from scfl_green.share.annotation import ABOUT, PROBABILITIES, Annotation, by_cluster, told
+from scfl_green.share.annotation import ABOUT, PROBABILITIES, Annotation, by_cluster, check_clusters, told
 from scfl_green.share.cells import NewCells
 from scfl_green.share.find import find
 from scfl_green.share.options import Options, worded
@@ -82,6 +82,8 @@ class Model:
         names = GeneNames.from_training(self.trained.preparation.genes, self.trained.preparation.symbols)
         position = locate(names, cells.genes, options.min_gene_overlap)
         clusters = None if options.clusters is None else cells.column(options.clusters, "clusters")
+        if clusters is not None:
+            check_clusters(clusters, str(options.clusters))
         meter = EnergyMeter(options.country)
         try:
             with meter.phase(TEST):
@@ -91,7 +93,7 @@ class Model:
             meter.close()
         obs = told(predicted, self.trained, options.alpha)
         if clusters is not None:
-            obs = pd.concat([obs, by_cluster(obs["label"], clusters, str(options.clusters))], axis=1)
+            obs = pd.concat([obs, by_cluster(obs["label"], clusters)], axis=1)
         used = list(meter.entries.values())
         about = self._about(cells, position, options) | {
             "country": options.country,

@@ -14,8 +14,8 @@ from scfl_green.share.annotation import UNASSIGNED, Annotation
 
 # Bins of confidence, and the most of what a page can show.
 BINS, MOST_LABELS, MOST_GENES, MOST_POINTS = 10, 100, 60, 200_000
-# Okabe & Ito 2008; matplotlib's tab20 where there are more types.
-COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#B5A900", "#8C6D31")
+# After Okabe & Ito 2008; matplotlib's tab20 where there are more types.
+COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#B5A900", "#7F3C8D", "#8C6D31", "#5A5A5A")
 GREY = "#9A9A9A"
 
 
