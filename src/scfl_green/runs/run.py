@@ -29,6 +29,7 @@ from scfl_green.runs.assemble import load_dataset, make_job
 from scfl_green.runs.cells import draw_cells, print_cells, table_without_names
 from scfl_green.runs.folder import SUMMARY, RunFolder, identify
 from scfl_green.runs.names import hydra_node
+from scfl_green.runs.newcomer import at_one_site
 from scfl_green.runs.record import make_record
 from scfl_green.runs.regimes import Outcome, Trained
 from scfl_green.runs.scoring import score, test_tables
@@ -101,6 +102,8 @@ def _checked(cfg: DictConfig) -> Inputs:
     start = None if cfg.weights is None else TrainedModel.load(cfg.weights, cfg.trusted)
     # A partial, so that Hydra does not wrap its InputErrors.
     paths: list[Path] = instantiate(cfg.data.source, _partial_=True, _convert_="all")()
+    if start is not None and at_one_site(config):
+        start.seen.check_new(contents(paths))
     return Inputs(cfg, {key: value for key, value in config.items() if key not in INCIDENTAL}, paths, start)
 
 
@@ -140,7 +143,8 @@ def _run(inputs: Inputs, dataset: Dataset, meter: EnergyMeter, folder: RunFolder
         tables = test_tables(dataset, tested)
         without_names = {"cells": table_without_names(dataset), "sites": tables["sites"].rename(dataset.split.numbers)}
         tracker.finish(record, tables | without_names)
-    LOG.info(text := summary(record, tested, meter))
+    text = summary(record, tested, meter) + (f"\n{outcome.answer(record)}" if outcome.answer else "")
+    LOG.info(text)
     write_atomically(folder.path / SUMMARY, text.encode())
     for note in filter(None, (hook.note() for hook in job.hooks)):
         LOG.info(note)
@@ -184,7 +188,9 @@ def _save(inputs: Inputs, dataset: Dataset, models: Sequence[Trained], folder: P
         place.mkdir(exist_ok=True)
         seen = Seen.of(trained.parts, contents(inputs.paths), len(dataset.features.labels), before)
         about = {
-            "type_ids": tuple(known.get(name) or own for name, own in zip(dataset.types, dataset.type_ids, strict=True)),
+            "type_ids": tuple(
+                known.get(name) or own for name, own in zip(dataset.types, dataset.type_ids, strict=True)
+            ),
             "precision": job.reusable.precision,
             "n_genes_read": inputs.start.n_genes_read if inputs.start else dataset.n_genes_read,
         }

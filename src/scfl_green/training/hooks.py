@@ -72,6 +72,9 @@ class Hook:
     def begin(self, job: "Job") -> None:
         """Check the job before training; raises InputError if this hook cannot work with it."""
 
+    def before(self, step: Step) -> None:
+        """Called before the first epoch of weights that were trained elsewhere; ``step`` is number 0."""
+
     def after(self, step: Step) -> Weights | None:
         """The weights to continue (or, after the last step, to end) with; None to keep the current ones."""
         return None
@@ -110,6 +113,10 @@ class Hooks:
     @property
     def exhausted(self) -> bool:
         return any(hook.exhausted for hook in self)
+
+    def before(self, step: Step) -> None:
+        for hook in self:
+            hook.before(step)
 
     def after(self, step: Step) -> Weights | None:
         """The weights after all hooks; None if no hook has changed them."""

@@ -58,8 +58,8 @@ class Job:
 
     def __post_init__(self) -> None:
         if self.start is not None and self.start.weights.keys() != self.model.state_dict().keys():
-            name = type(self.model).__name__
-            raise InputError(f"weights are not those of a {name}: set model= to the model that was trained")
+            name, own = type(self.model).__name__, str(self.start.config.get("_target_")).rpartition(".")[2]
+            raise InputError(f"weights are not those of a {name}: set model= to the model that was trained ({own})")
         # A copy, since every fit overwrites the weights of the model.
         self.untrained = self.weights()
         self.initial = self.start.weights if self.start else self.untrained
@@ -109,6 +109,7 @@ class Job:
         trainer = self.reusable(measure, ShortFit(seed), *callbacks, epochs=fit.epochs)
         trainer.limit_val_batches = 1.0 if fit.validate and len(part.validation) else 0
         self.model.automatic_optimization, self.model.logging = not self.packed, bool(callbacks)
+        self.model.before = fit.before
         data = CellDataModule(self.features, part, self.batch_size, seed, self.packed)
         return self.fitter.fit(trainer, self.model, data, fit)
 
@@ -116,9 +117,11 @@ class Job:
         """Whether scores on validation cells decide anything: then validation is part of training."""
         return any(hook.validates for hook in self.hooks) or any(getattr(c, "monitor", None) for c in callbacks)
 
-    def validate(self, part: Part, weights: Weights, round_number: int = 0) -> dict[str, float]:
-        """Loss and scores of ``weights`` on a part's validation cells."""
-        phase = FIT if self._validates() else VALIDATE
+    def validate(
+        self, part: Part, weights: Weights, round_number: int = 0, callbacks: Sequence[pl.Callback] = ()
+    ) -> dict[str, float]:
+        """Loss and scores of ``weights`` on a part's validation cells; ``callbacks``: those that may decide by them."""
+        phase = FIT if self._validates(callbacks) else VALIDATE
         # Not by Lightning's loop, which takes as long as training on a small client.
         with self.meter.phase(phase, round_number, part.name), self.reusable.inference(self.model):
             self._load(weights)
