@@ -269,7 +269,7 @@ REGIMES: dict[str, tuple[Callable[[Job], Outcome], Callable[[], dict[str, Any]]]
     "central, best weights": (partial(central, epochs=EPOCHS), lambda: {"callbacks": lambda: [BestWeights()]}),
     "each site alone, pruned": (partial(local, epochs=2), lambda: {"hooks": {"prune": Prune(0.5, 1, after_epoch=1)}}),
     "fine-tuned": (partial(finetune, epochs=EPOCHS, finetuning=FineTuning(patience=2, curve=True)), dict),
-    "fine-tuned, stopped early": (partial(finetune, epochs=12, finetuning=FineTuning(patience=1)), dict),
+    "fine-tuned, stopped early": (partial(finetune, epochs=12, finetuning=FineTuning(patience=2)), dict),
     "federated, pruned": (partial(federated, federation=Federation(FedAvg(**ONE), EPOCHS, 1)), lambda: HALF),
     "federated, within a budget": (
         partial(federated, federation=Federation(FedAvg(**ONE), EPOCHS, 1)),

@@ -45,8 +45,8 @@ def _kept(record: dict[str, Any]) -> str:
     if of_kept is None or untouched < of_kept:
         return kept
     return (
-        f"{kept}, although the untouched model scores at least as well on validation cells ({untouched:.3f}, {of_kept:.3f}): "
-        "finetuning.patience keeps what is best there"
+        f"{kept}, although the untouched model scores at least as well on validation cells ({untouched:.3f}, "
+        f"{of_kept:.3f}): finetuning.patience keeps what is best there"
     )
 
 

@@ -116,11 +116,8 @@ def make_job(
 ) -> Job:
     """The job on a dataset, starting from the model ``start``, if given, and resuming from ``checkpoint``."""
     trainer, device = _trainer(cfg)
-    model = make_model(cfg, dataset)
-    if start is not None and len(dataset.types) > len(start.types):
-        start = _grown(cfg, start, model)
     checkpoint = checkpoint or Checkpoint()
-    privacy = instantiate(cfg.privacy)
+    model, privacy = make_model(cfg, dataset), instantiate(cfg.privacy)
     # In this order: hooks that change weights or end training come before those that report.
     hooks = {"privacy": privacy, "prune": instantiate(cfg.prune), "budget": instantiate(cfg.budget)}
     return Job(
@@ -133,7 +130,7 @@ def make_job(
         seed=cfg.seed,
         packed=cfg.trainer.packed,
         callbacks=lambda: [instantiate(callback) for callback in cfg.callbacks.values()],
-        start=start,
+        start=start and _grown(cfg, start, model),
         fitter=privacy or PlainFit(),
         hooks=Hooks({**hooks, "progress": progress}),
         saved=checkpoint.parts,
@@ -142,10 +139,10 @@ def make_job(
 
 
 def _grown(cfg: DictConfig, start: TrainedModel, model: CellClassifier) -> TrainedModel:
-    """The model to start from with the outputs of the untrained ``model`` for the types that it does not know."""
+    """The model to start from, with the outputs of the untrained ``model`` for types that it does not know."""
     wide = model.state_dict()
-    if wide.keys() != start.weights.keys():
-        return start  # another network, which the job refuses
+    if model.n_types == len(start.types) or wide.keys() != start.weights.keys():
+        return start  # or another network, which the job refuses
     with torch.device("meta"):  # for shapes alone
         narrow = _instantiate_model(cfg, len(start.preparation.genes), len(start.types)).state_dict()
     return replace(start, weights=grown(start.weights, narrow, wide))

@@ -121,8 +121,8 @@ class _Epochs(Hook):
 
 def _hash(weights: Weights) -> str:
     found = hashlib.blake2b(digest_size=16)
-    for value in weights.values():
-        found.update(value.numpy().data)
+    for name in sorted(weights):
+        found.update(weights[name].numpy().data)
     return found.hexdigest()
 
 

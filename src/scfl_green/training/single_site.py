@@ -75,16 +75,10 @@ def fit_single_site(job: Job, arm: Arm, epochs: int) -> tuple[Weights, int]:
         with _resumed(state) as path:
             if path is not None:
                 weights = torch.load(path, weights_only=True)["state_dict"]
+            how = {"validate": True, "phase": arm.phase, "resume": path, "before": before}
+            callbacks = [epoch_end, *arm.all_callbacks(before)]
             weights, _ = job.fit(
-                arm.part,
-                weights,
-                epochs=epochs - done,
-                round_number=stage,
-                callbacks=[epoch_end, *arm.all_callbacks(before)],
-                validate=True,
-                phase=arm.phase,
-                resume=path,
-                before=before,
+                arm.part, weights, epochs=epochs - done, round_number=stage, callbacks=callbacks, **how
             )
         # Unless a hook changed the weights, nothing is left to train.
         ended = epoch_end.ended or epoch_end.changed is None
