@@ -23,7 +23,6 @@ from scfl_green.errors import InputError
 from scfl_green.runs.assemble import load_dataset, make_job
 from scfl_green.runs.early import check_early
 from scfl_green.runs.network import network_of
-from scfl_green.runs.reopen import reopen
 from scfl_green.runs.run import metered, run
 from scfl_green.training.trained_model import TrainedModel
 
@@ -34,8 +33,8 @@ NEW = ("pancreatic D cell", "pancreatic PP cell")
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Files of the four studies, ``site1.h5ad`` to ``site4.h5ad``, of every second cell, and in ``model`` what the first
-    three have trained, without two types of cells."""
+    """Files of every second cell of the four studies, ``site1.h5ad`` to ``site4.h5ad``, and in ``model`` what the first
+    three have trained, without two types of cells; ``known.h5ad`` is the fourth without these types."""
     place = tmp_path_factory.mktemp("sites")
     whole = ad.read_h5ad(sources.packaged("pancreas")[0])[::2, ::4].copy()
     for number, study in enumerate(sorted(whole.obs["Dataset"].unique()), start=1):
@@ -244,7 +243,7 @@ def test_a_bad_newcomer_ends_in_one_line(place: Path, tmp_path: Path, bad: str) 
 def test_several_files_need_one_that_is_held_out(place: Path, tmp_path: Path) -> None:
     for name, part in {"one": slice(None, None, 2), "two": slice(1, None, 2)}.items():
         change(place, name, lambda cells, part=part: cells[part])
-    with pytest.raises(InputError, match="none of one, two is held out: set split.newcomers"):
+    with pytest.raises(InputError, match=r"none of one, two is held out: set split.newcomers"):
         at_newcomer(place, tmp_path, f"data.path=[{place}/one.h5ad,{place}/two.h5ad]", "finetuning.new_types=true")
 
 
@@ -252,7 +251,7 @@ def test_a_missing_column_of_clients_is_no_newcomers_concern(place: Path, tmp_pa
     cfg = compose_config(tmp_path, *_newcomer(place, "data.client_key=hospital"))
     check_early(cfg)
     cfg.split.newcomers = 1
-    with pytest.raises(InputError, match="data.client_key=hospital: no such column"):
+    with pytest.raises(InputError, match=r"data.client_key=hospital: no such column"):
         check_early(cfg)
 
 
@@ -293,5 +292,5 @@ def test_the_settings_of_a_newcomer_are_checked_before_torch(tmp_path: Path) -> 
     config = OmegaConf.to_container(compose_config(tmp_path, "finetuning.patience=0"), resolve=True)
     from scfl_green.runs.settings import check_values
 
-    with pytest.raises(InputError, match="finetuning.patience=0: input should be greater than 0"):
+    with pytest.raises(InputError, match=r"finetuning.patience=0: input should be greater than 0"):
         check_values(config)

@@ -44,8 +44,8 @@ def sections(folder: Path, results: pd.DataFrame) -> list[Section]:
     found += _published(trained)
     if "scratch_accuracy" in results:
         note = (
-            "At a newcomer, means over runs; untouched: the model before fine-tuning; to target: when the F1 on validation "
-            "cells that both reach was first reached, at epoch 0 by the untouched model."
+            "At a newcomer, means over runs; untouched: the model before fine-tuning; to target: when the F1 on "
+            "validation cells that both reach was first reached, at epoch 0 by the untouched model."
         )
         found.append(("finetuning", "Fine-tuning and training from scratch", note, _finetuning(results)))
     if "elsewhere_accuracy" in results:

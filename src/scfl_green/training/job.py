@@ -123,11 +123,11 @@ class Job:
         """Loss and scores of ``weights`` on a part's validation cells; ``callbacks``: those that may decide by them."""
         phase = FIT if self._validates(callbacks) else VALIDATE
         # Not by Lightning's loop, which takes as long as training on a small client.
-        with self.meter.phase(phase, round_number, part.name), self.reusable.inference(self.model):
-            self._load(weights)
-            return self.model.validated(
-                CellDataModule(self.features, part, self.batch_size, [self.seed]).val_dataloader()
-            )
+        with self.meter.phase(phase, round_number, part.name):
+            self._load(weights)  # outside of inference mode, whose tensors could not be trained
+            batches = CellDataModule(self.features, part, self.batch_size, [self.seed]).val_dataloader()
+            with self.reusable.inference(self.model):
+                return self.model.validated(batches)
 
     def test(self, parts: Sequence[Part], weights: Weights) -> TestResult:
         """Scores of ``weights`` on the test cells of these parts."""
