@@ -103,11 +103,13 @@ class Usage:
     output: str
 
 
-def process(*arguments: str, watch: bool = False, timeout: float = 600, **options: Any) -> Usage:
+def process(
+    *arguments: str, watch: bool = False, timeout: float = 600, python: str = sys.executable, **options: Any
+) -> Usage:
     """Runs Python with these arguments. RuntimeError with the end of its output if it fails or takes too long."""
     start, rss, pss, cpu, ended = time.perf_counter(), 0.0, 0.0, dict[int, float](), 0
     with tempfile.TemporaryFile("w+") as output:
-        child = subprocess.Popen([sys.executable, *arguments], stdout=output, stderr=subprocess.STDOUT, **options)
+        child = subprocess.Popen([python, *arguments], stdout=output, stderr=subprocess.STDOUT, **options)
         late = False
         while not ended:
             rss = max(rss, peak_mb(child.pid))

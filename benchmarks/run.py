@@ -26,6 +26,7 @@ PARTS = [
     "users",
     "startup",
     "loader",
+    "annotate",
     "memory",
     "scaling",
     "aggregation",

@@ -15,6 +15,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, open_dict
 
+from jobs import ACTINN_CONFIG, left_by, make_job
 from scfl_green.data.reading.cells import Cells, Reading
 from scfl_green.data.sources import local as sources
 from scfl_green.energy.meter import EnergyMeter
@@ -78,3 +79,14 @@ def meter() -> EnergyMeter:
     meter = EnergyMeter("DEU")
     yield meter
     meter.close()
+
+
+@pytest.fixture(scope="session")
+def small_model(few: Cells, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of an ACTINN that one client has trained for two epochs."""
+    meter = EnergyMeter("DEU")
+    job = make_job(few, meter)
+    weights, _ = job.fit(next(iter(job.split.clients.values())), job.initial, epochs=2)
+    meter.close()
+    left_by(job, few, ACTINN_CONFIG, weights, folder := tmp_path_factory.mktemp("small") / "small-model")
+    return folder

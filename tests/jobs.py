@@ -8,7 +8,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import anndata as ad
 import numpy as np
+import pandas as pd
 import pytorch_lightning as pl
 import torch
 from flwr.serverapp.strategy import FedAvg, Strategy
@@ -30,6 +32,11 @@ from scfl_green.training.job import Job
 from scfl_green.training.trained_model import TrainedModel
 
 ADAM = partial(torch.optim.Adam, lr=1e-3)
+# As a run's configuration holds it.
+ACTINN_CONFIG = {
+    "_target_": "scfl_green.models.ACTINN",
+    "optimizer": {"_target_": "torch.optim.Adam", "_partial_": True, "lr": 1e-3},
+}
 
 
 ONE = {"min_train_nodes": 1, "min_evaluate_nodes": 1, "min_available_nodes": 1}
@@ -118,3 +125,24 @@ def in_child(function: Callable[[], object]) -> int:
             traceback.print_exc()
             os._exit(1)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def left_by(job: Job, cells: Cells, config: dict[str, Any], weights: Weights, folder: Path) -> TrainedModel:
+    """What a run of this job and model leaves in its folder."""
+    preparation = prepared(cells, job.split, partial(between_within, n_genes=100)).preparation
+    seen = Seen.of(list(job.split.clients.values()), [("cells", "sha256")], len(cells), None)
+    model = TrainedModel(
+        config, weights, preparation, cells.types, seen, type_ids=cells.type_ids, n_genes_read=len(cells.genes)
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    model.save(folder)
+    return model
+
+
+def as_adata(cells: Cells) -> ad.AnnData:
+    """Cells as the file from which they could have been read."""
+    names = [f"cell{number}" for number in range(len(cells))]
+    columns = {"cell_type": np.array(cells.types)[cells.labels], "donor_id": cells.donors, "site": cells.clients}
+    obs = pd.DataFrame(columns, index=names, dtype="category")
+    var = pd.DataFrame({"feature_name": cells.symbols}, index=cells.genes)
+    return ad.AnnData(cells.counts.copy(), obs=obs, var=var)

@@ -53,7 +53,7 @@ def test_imports_point_down(path: Path) -> None:
     [
         ("flwr", {"federated"}),
         ("codecarbon", {"energy"}),
-        ("hydra", {"runs", "analysis"}),
+        ("hydra", {"share", "runs", "analysis"}),
         ("wandb", {"runs"}),
         ("opacus", {"training"}),
         ("scanpy", set()),

@@ -2,8 +2,9 @@
 
 import sys
 import webbrowser
-from argparse import ArgumentParser, Namespace
+from argparse import ArgumentParser, BooleanOptionalAction, Namespace
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import NoReturn
 
@@ -46,10 +47,33 @@ def _parser() -> ArgumentParser:
     leakage.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="folder of a finished run")
     leakage.add_argument("--trust", action="append", default=[], metavar="MODULE", help="whose code the run may use")
     leakage.set_defaults(does=_leakage)
+    _add_annotate(commands.add_parser("annotate", help="tell the cell types of an h5ad file, by a finished model"))
     collect = commands.add_parser("collect", help="write results.csv of a sweep's finished runs")
     collect.add_argument("folder", type=Path, help="of a sweep, such as logs/sweeps/NAME")
     collect.set_defaults(does=_collect)
     return parser
+
+
+def _add_annotate(annotate: ArgumentParser) -> None:
+    add = annotate.add_argument
+    add("model", metavar="MODEL", help="the folder of a finished run, such as logs/runs/NAME")
+    add("cells", type=Path, metavar="CELLS.h5ad", help="counts; needs no labels")
+    add("-o", dest="out", type=Path, metavar="OUT.h5ad", help="default: CELLS.annotated.h5ad, in this folder")
+    add("--in-place", action="store_true", help="write into CELLS.h5ad itself")
+    add("--overwrite", action="store_true", help="replace what is there already")
+    add("--csv", action=BooleanOptionalAction, default=True, help="write the columns as a table, too")
+    add("--page", action=BooleanOptionalAction, default=True, help="write a page (HTML), too")
+    add("--label-key", metavar="COLUMN", help="labels of your own, which the page compares")
+    add("--prefix", default="scfl_", help="of the names of all that is written (scfl_)")
+    add("--clusters", metavar="COLUMN", help="clusters, such as leiden, whose majorities are told")
+    add("--coverage", type=float, default=0.9, help="share of cells whose true type is in their set (0.9)")
+    add("--alpha", type=float, default=0.01, help="p-value below which a cell is unlike the training cells (0.01)")
+    add("--counts", metavar="PLACE", help="of the counts, such as layers/counts, if they are not found")
+    add("--gene-key", metavar="COLUMN", help="of var with the gene names, if they are not found")
+    add("--min-gene-overlap", type=float, default=0.5, help="share of the model's genes that must be there (0.5)")
+    add("--country", default="DEU", help="whose electricity is used (ISO 3166 alpha-3)")
+    add("--trust", action="append", default=[], metavar="MODULE", help="whose code the model may use")
+    annotate.set_defaults(does=_annotate)
 
 
 def _report(options: Namespace) -> None:
@@ -68,6 +92,24 @@ def _leakage(options: Namespace) -> None:
     register_resolvers()  # a saved configuration still has its interpolations
     for folder in options.runs:
         privacy(folder, options.trust)
+
+
+def _annotate(options: Namespace) -> None:
+    from scfl_green.energy.hardware import detect_hardware
+    from scfl_green.share.annotate import Outputs, annotate
+    from scfl_green.share.model import Model
+    from scfl_green.share.options import Options
+
+    chosen = Options(**{field.name: getattr(options, field.name) for field in fields(Options)})
+    written = {name: getattr(options, name) for name in ("in_place", "csv", "page")}
+    outputs = Outputs.beside(options.cells, options.out, **written)
+    outputs.check(options.prefix, options.overwrite)
+    detect_hardware(options.country, None, None)  # while the model is loaded
+    annotation = annotate(Model.load(options.model, options.trust), outputs, chosen, options.label_key)
+    for note in annotation.notes:
+        print(note)
+    print(f"{len(annotation.obs):,} cells annotated, {annotation.about['emissions_g']:.2g} g CO2e")
+    print(*filter(None, (outputs.h5ad, outputs.csv, outputs.page)), sep="\n")
 
 
 def _collect(options: Namespace) -> None:

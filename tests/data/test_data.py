@@ -19,7 +19,7 @@ from scfl_green.data.features.prepare import CLIP, all_genes, between_within, be
 from scfl_green.data.features.sums import GeneSums, normalise
 from scfl_green.data.held_out import stratified_share
 from scfl_green.data.partition import Part, Split
-from scfl_green.data.reading import counts
+from scfl_green.data.reading import matrix
 from scfl_green.data.reading.cells import Cells, Reading
 from scfl_green.data.sources import local as sources
 from scfl_green.energy.meter import EnergyMeter
@@ -184,8 +184,8 @@ def test_counts_stored_by_gene_are_read_a_few_cells_at_a_time(tmp_path: Path, mo
     adata.write_h5ad(by_cell := tmp_path / "by_cell.h5ad")
     adata.X = sparse.csc_matrix(adata.X)
     adata.write_h5ad(by_gene := tmp_path / "by_gene.h5ad")
-    monkeypatch.setattr(counts, "CSC_VALUES", adata.X.nnz // 5)
-    monkeypatch.setattr(counts, "BLOCK", 64)
+    monkeypatch.setattr(matrix, "CSC_VALUES", adata.X.nnz // 5)
+    monkeypatch.setattr(matrix, "BLOCK", 64)
     one, other = (Cells.read([file], Reading("cell_type", "Dataset")) for file in (by_cell, by_gene))
     assert (one.counts != other.counts).nnz == 0
     assert one.counts.nnz == other.counts.nnz == adata.X.nnz

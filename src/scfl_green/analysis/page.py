@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
@@ -27,10 +27,12 @@ ET.register_namespace("xlink", "http://www.w3.org/1999/xlink")
 
 def render(**contents: Any) -> bytes:
     """The page from its template; everything but figures is escaped."""
-    loader = PackageLoader("scfl_green.analysis", "template")
+    loader = ChoiceLoader(
+        [PackageLoader("scfl_green.analysis", "template"), PackageLoader("scfl_green.share", "template")]
+    )
     environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     environment.filters["written"] = written
-    files = {"script": "sortable.min.js", "network_script": "network.js", "style": "report.css"}  # of this package
+    files = {"script": "sortable.min.js", "network_script": "network.js", "style": "page.css"}
     own = {name: Markup(loader.get_source(environment, file)[0]) for name, file in files.items()}
     return environment.get_template("report.html").render(**contents, **own).encode()
 

@@ -11,6 +11,8 @@ import pandas as pd
 from scfl_green.files import write_atomically
 
 PREPARE, WARM_UP, FIT, VALIDATE, TEST, OTHER = "prepare", "warm-up", "fit", "validate", "test", "other"
+# After training: what validation cells tell of the trained weights, and in a federation the messages about it.
+CALIBRATE = "calibrate"
 # What a federation needs besides its clients' training: packing messages, and the server's checks and averaging.
 MESSAGES, AGGREGATE = "messages", "aggregate"
 # Work beside training: progress and loggers, and writing checkpoints.

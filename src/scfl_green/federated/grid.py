@@ -14,7 +14,7 @@ from flwr.proto.message_pb2 import Message as ProtoMessage
 from flwr.serverapp import Grid
 from flwr.supercore.task_identity import TaskIdentity
 
-from scfl_green.energy.ledger import FIT, MESSAGES, PREPARE, TRACKING, VALIDATE, Key
+from scfl_green.energy.ledger import CALIBRATE, FIT, MESSAGES, PREPARE, TRACKING, VALIDATE, Key
 from scfl_green.energy.meter import EnergyMeter
 from scfl_green.errors import InputError
 from scfl_green.federated.site import load_site_state, site_state
@@ -24,7 +24,7 @@ from scfl_green.training.hooks import State
 Trained = Callable[[int, int, int], None]
 LOG = logging.getLogger(__name__)
 # The ledger's phase for the traffic of each message type.
-PHASES = {"train": FIT, "evaluate": VALIDATE, "query": PREPARE}
+PHASES = {"train": FIT, "evaluate": VALIDATE, "query": PREPARE, "query.calibrate": CALIBRATE}
 
 
 class LocalGrid(Grid):
@@ -54,19 +54,21 @@ class LocalGrid(Grid):
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterator[Message]:
         asked = sorted(messages, key=lambda m: m.metadata.dst_node_id)
         for message, (down, up) in zip(asked, self._replies(asked, timeout), strict=True):
-            messages = self.site(message)
-            entry = self.meter.entry(PHASES[message.metadata.message_type], *messages[1:])
+            site = self.site(message)
+            entry = self.meter.entry(PHASES[message.metadata.message_type], *site[1:])
             entry.bytes_down += down
             if up is not None:
                 entry.bytes_up += len(up)
-                with self.meter.phase(*messages):
+                with self.meter.phase(*site):
                     reply = _unpacked(up)
                 yield reply
 
     def site(self, message: Message) -> Key:
         """What the work on a message is charged to: the phase, the round and the client."""
         round_number = int(message.content["config"].get("server-round", 0))
-        return MESSAGES, round_number, self.clients[message.metadata.dst_node_id]
+        # Other messages are part of training.
+        phase = CALIBRATE if PHASES[message.metadata.message_type] == CALIBRATE else MESSAGES
+        return phase, round_number, self.clients[message.metadata.dst_node_id]
 
     def _replies(self, messages: Sequence[Message], timeout: float | None) -> Iterator[tuple[int, bytes | None]]:
         """For each message, its size on the network and the reply, None if none came in time."""

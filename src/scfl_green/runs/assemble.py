@@ -73,8 +73,9 @@ def _cache_key(cfg: DictConfig, paths: Sequence[Path], start: TrainedModel | Non
     if at_one_site(cfg):
         key |= {"at_one_site": True}
     if start is not None:
-        key |= {"preparation": start.preparation.key(), "types": start.types, "new_types": _learns_types(cfg)}
-        key |= {"symbols": start.preparation.symbols.tolist()}
+        known = start.preparation
+        key |= {"preparation": known.key(), "symbols": known.symbols.tolist(), "types": start.types}
+        key |= {"type_ids": start.type_ids, "new_types": _learns_types(cfg)}
     return key
 
 
@@ -91,7 +92,7 @@ def _read(cfg: DictConfig, paths: Sequence[Path], start: TrainedModel | None) ->
         if start is not None:
             known = start.preparation
             cells = with_genes(cells, known.genes, known.symbols, cfg.data.min_gene_overlap)
-            cells = with_types(cells, start.types, _learns_types(cfg))
+            cells = with_types(cells, start.types, start.type_ids, grows=_learns_types(cfg))
         return cells, instantiate(cfg.split, _partial_=True, _convert_="all")(cells)
     except InputError as error:
         names_file = any(path.name in str(error) for path in paths)

@@ -8,9 +8,10 @@ import psutil
 import torch
 
 from scfl_green.energy.eaps import HIGH_NETWORK_KWH_PER_GB, LOW_NETWORK_KWH_PER_GB, eaps
-from scfl_green.energy.ledger import IDLE, WAITING
+from scfl_green.energy.ledger import CALIBRATE, IDLE, WAITING
 from scfl_green.energy.meter import EnergyMeter
 from scfl_green.runs.regimes import Outcome
+from scfl_green.runs.scoring import SCALED, calibration_fields
 from scfl_green.training.job import Job
 
 ENERGY = ("energy_kwh", "energy_cpu_kwh", "energy_gpu_kwh", "energy_ram_kwh", "emissions_kg")
@@ -28,7 +29,9 @@ def make_record(
     return {
         **identity,
         **_size(job, outcome),
+        SCALED: None,
         **scores,
+        **calibration_fields(outcome),
         "seconds_fit": trained.seconds,
         **_energy(job.meter, scores["weighted_f1"]),
         **_transfer(job),
@@ -37,6 +40,8 @@ def make_record(
         "cells_seen": trained.cells,
         # Of these bytes, those before training: numbers of cells, and sums by gene.
         "bytes_prepare": sum(job.meter.moved(round=0)),
+        # After training, and not among these bytes.
+        "bytes_calibrate": job.meter.total(CALIBRATE).bytes_up + job.meter.total(CALIBRATE).bytes_down,
         "epsilon": None,
         "delta": None,
         **outcome.record,

@@ -2,29 +2,34 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from scfl_green.bounds import Count
 from scfl_green.data.partition import Part
+from scfl_green.federated.calibrate import by_message
 from scfl_green.federated.simulate import Federation, simulate
+from scfl_green.models.calibration import Calibration
 from scfl_green.models.prune import Weights
+from scfl_green.training.calibrate import Survey, in_turn
 from scfl_green.training.job import Job
 from scfl_green.training.single_site import Arm, fit_single_site
 
 
 @dataclass(frozen=True)
 class Trained:
-    """Weights, and the parts whose cells they were trained on."""
+    """Weights, the parts whose cells they were trained on, and what the validation cells of these tell of them."""
 
     weights: Weights
     parts: Sequence[Part]
+    calibration: Calibration | None = None
 
 
 @dataclass(frozen=True)
 class Outcome:
     """What was trained, one model for all parts or one for each, and the length of training; ``record`` (fields) and
     ``rows`` (one per epoch) hold what only this regime reports, and ``answer`` tells it in a sentence from the record
-    of the run."""
+    of the run. ``survey`` asks the parts for the calibration."""
 
     models: Sequence[Trained]
     epochs: int
@@ -32,6 +37,7 @@ class Outcome:
     local_epochs: int = 0
     record: dict[str, Any] = field(default_factory=dict)
     rows: list[dict[str, Any]] = field(default_factory=list)
+    survey: Survey = in_turn
     answer: Callable[[dict[str, Any]], str] | None = None
 
     @property
@@ -50,5 +56,7 @@ def federated(job: Job, *, federation: Federation) -> Outcome:
     """Train at each client and average the weights."""
     parts = list(job.split.clients.values())
     result = simulate(job, parts, federation)
-    rounds, local_epochs = result.rounds, federation.local_epochs
-    return Outcome([Trained(result.weights, parts)], rounds * local_epochs, rounds, local_epochs, result.record)
+    models, rounds, local_epochs = [Trained(result.weights, parts)], result.rounds, federation.local_epochs
+    n_workers, timeout = federation.parallel_clients, federation.timeout_seconds
+    survey = partial(by_message, n_workers=n_workers, timeout_seconds=timeout)
+    return Outcome(models, rounds * local_epochs, rounds, local_epochs, result.record, survey=survey)

@@ -32,7 +32,7 @@ from scfl_green.runs.names import hydra_node
 from scfl_green.runs.newcomer import at_one_site
 from scfl_green.runs.record import make_record
 from scfl_green.runs.regimes import Outcome, Trained
-from scfl_green.runs.scoring import score, test_tables
+from scfl_green.runs.scoring import calibrated, score, test_tables
 from scfl_green.runs.summary import summary
 from scfl_green.runs.tracking import Tracker
 from scfl_green.training.job import Job
@@ -137,6 +137,7 @@ def _run(inputs: Inputs, dataset: Dataset, meter: EnergyMeter, folder: RunFolder
         with meter.phase(TRACKING):
             tracker.open()
         outcome = _train(inputs, dataset, job, folder)
+        outcome = calibrated(job, outcome)
         tested = score(job, outcome)
         meter.read()
         record = make_record(folder.identity, job, outcome, tested.scores, min_seconds=cfg.carbon.min_seconds)
@@ -182,18 +183,16 @@ def _save(inputs: Inputs, dataset: Dataset, models: Sequence[Trained], folder: P
     """Save the model in the run's folder, or each of several in its own, by number, since names may be people's; says
     what was saved."""
     before = inputs.start.seen if inputs.start else None
-    known = dict(zip(inputs.start.types, inputs.start.type_ids, strict=True)) if inputs.start else {}
     places = [folder] if len(models) == 1 else [folder / f"site-{number}" for number, _ in enumerate(models, start=1)]
     for trained, place in zip(models, places, strict=True):
         place.mkdir(exist_ok=True)
         seen = Seen.of(trained.parts, contents(inputs.paths), len(dataset.features.labels), before)
-        about = {
-            "type_ids": tuple(
-                known.get(name) or own for name, own in zip(dataset.types, dataset.type_ids, strict=True)
-            ),
-            "precision": job.reusable.precision,
-            "n_genes_read": inputs.start.n_genes_read if inputs.start else dataset.n_genes_read,
-        }
         model = inputs.config["model"], trained.weights, dataset.preparation, dataset.types, seen
-        TrainedModel(*model, **about).save(place)
+        TrainedModel(
+            *model,
+            calibration=trained.calibration,
+            type_ids=dataset.type_ids,
+            precision=job.reusable.precision,
+            n_genes_read=dataset.n_genes_read,
+        ).save(place)
     return "weights.safetensors, model.json" if len(models) == 1 else f"a model in each of site-1 to site-{len(models)}"

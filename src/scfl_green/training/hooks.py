@@ -64,6 +64,8 @@ class Hook:
     validates = False
     # The error that regime=local, which trains once at each site, ends in; empty if it is allowed.
     no_local = ""
+    # Whether trained weights must not be calibrated, which takes exact sums over cells.
+    no_calibration = False
     # Whether it changes the shapes of weights.
     reshapes = False
     # Packages whose versions go into the record.

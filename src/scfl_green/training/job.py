@@ -1,7 +1,7 @@
 """Job: trains and scores one model on one dataset; every regime uses it."""
 
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -11,7 +11,7 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
-from scfl_green.data.features.datamodule import CellDataModule, Features
+from scfl_green.data.features.datamodule import Batch, CellDataModule, Features
 from scfl_green.data.partition import Part, Split
 from scfl_green.energy.callback import MeasureEmissions
 from scfl_green.energy.flops import FlopsPerCell
@@ -135,14 +135,19 @@ class Job:
 
     def predict(self, parts: Sequence[Part], weights: Weights) -> Predicted:
         """What ``weights`` predict for the test cells of these parts."""
+        with self.meter.phase(TEST):
+            return {part.name: self.logits(part.test, weights) for part in parts}
+
+    def logits(self, rows: np.ndarray, weights: Weights) -> tuple[Tensor, Tensor]:
+        """The logits of ``weights`` for these cells (cells x types, float32), and the cells' labels."""
         self._load(weights)
-        predicted: dict[str, tuple[Tensor, Tensor]] = {}
-        with self.meter.phase(TEST), self.reusable.inference(self.model) as infer:
-            for part in parts:
-                batches = CellDataModule(self.features, part, 1024, [self.seed]).test_dataloader()
-                logits = torch.cat([infer(x).float().cpu() for x, _ in batches])
-                predicted[part.name] = logits, torch.from_numpy(self.features.labels[part.test])
-        return predicted
+        with self.reusable.inference(self.model) as infer:
+            logits = [torch.empty(0, self.model.n_types), *(infer(x).float().cpu() for x, _ in self.batches(rows))]
+        return torch.cat(logits), torch.from_numpy(self.features.labels[rows])
+
+    def batches(self, rows: np.ndarray) -> Iterator[Batch]:
+        """Features and labels of these cells in batches that are large enough for inference."""
+        return self.features.batches([rows[start : start + 1024] for start in range(0, len(rows), 1024)])
 
     def warm_up(self) -> None:
         """Train briefly and discard the result, so that the first fit does not pay the one-time costs of a process."""

@@ -17,6 +17,7 @@ from scfl_green.data.reading.labels import ONTOLOGY_ID
 from scfl_green.data.seen import Seen
 from scfl_green.errors import InputError
 from scfl_green.files import write_atomically
+from scfl_green.models.calibration import Calibration
 from scfl_green.models.prune import Weights
 from scfl_green.security import targets
 
@@ -28,9 +29,11 @@ GENE_FIELDS = ("genes", "symbols", "mean", "scale")
 @dataclass(frozen=True)
 class TrainedModel:
     """Weights with the configuration of their network (``config``), the preparation of its features, its cell types,
-    the cells it was trained on (``seen``), and the kg CO2e of its training and transfer (None if unknown); the Cell
-    Ontology ids of the types (None where unknown), the precision it was tested in, and the number of genes in the files
-    that it was trained on, of which some were chosen (None if unknown)."""
+    the cells it was trained on (``seen``), the kg CO2e of its training and transfer (None if unknown), and how far it
+    may be believed (None without validation cells, and of models of earlier versions).
+
+    ``type_ids`` are the Cell Ontology ids of the types (None where unknown), ``precision`` is that of its test, and
+    ``n_genes_read`` the number of genes in the files of training, of which some were chosen (None if unknown)."""
 
     config: dict[str, Any]
     weights: Weights
@@ -38,6 +41,7 @@ class TrainedModel:
     types: tuple[str, ...]
     seen: Seen
     emissions_kg: float | None = None
+    calibration: Calibration | None = None
     type_ids: tuple[str | None, ...] = ()
     precision: str = "32-true"
     n_genes_read: int | None = None
@@ -56,6 +60,7 @@ class TrainedModel:
             "normalise_to": TARGET_SUM if self.preparation.preprocess else None,
             "clip": CLIP,
             "genes": {field: getattr(self.preparation, field).tolist() for field in GENE_FIELDS},
+            "calibration": self.calibration and self.calibration.to_json(),
         }
         write_atomically(folder / WEIGHTS, stored)
         write_atomically(folder / ABOUT, json.dumps(about, indent=1).encode())
@@ -78,8 +83,7 @@ class TrainedModel:
             _verify(folder, stored, about)
             targets.check(about["model"], trusted, where=f"weights={folder}: {ABOUT}: model")
             preparation, seen = _preparation(about), Seen.from_json(about["trained_on"])
-            types = tuple(about["cell_types"])
-            later = _fields_of_later(about, len(types))
+            types, later = tuple(about["cell_types"]), _fields_of_later(about)
             return cls(about["model"], load(stored), preparation, types, seen, _emissions(path), **later)
         except FileNotFoundError as error:
             if has_several(path):
@@ -111,15 +115,17 @@ def _preparation(about: dict[str, Any]) -> Preparation:
     )
 
 
-def _fields_of_later(about: dict[str, Any], n_types: int) -> dict[str, Any]:
-    """What models of earlier versions lack; ValueError for a value that no version writes."""
+def _fields_of_later(about: dict[str, Any]) -> dict[str, Any]:
+    """What models of earlier versions lack; ValueError for what no version writes."""
+    calibration, n_types = about.get("calibration"), len(about["cell_types"])
     ids = tuple(about.get("cell_type_ids") or [None] * n_types)
     precision, n_genes_read = about.get("precision", "32-true"), about.get("n_genes_read")
     if len(ids) != n_types or not all(one is None or ONTOLOGY_ID.fullmatch(one) for one in ids):
         raise ValueError("cell_type_ids")
     if not isinstance(precision, str) or not isinstance(n_genes_read, int | None):
         raise ValueError("precision, n_genes_read")
-    return {"type_ids": ids, "precision": precision, "n_genes_read": n_genes_read}
+    known = None if calibration is None else Calibration.from_json(calibration, n_types)
+    return {"calibration": known, "type_ids": ids, "precision": precision, "n_genes_read": n_genes_read}
 
 
 def _verify(folder: str, stored: bytes, about: dict[str, Any]) -> None:

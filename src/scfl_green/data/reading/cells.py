@@ -20,6 +20,7 @@ from scfl_green.data.reading.labels import (
     ontology_column,
     ontology_ids,
 )
+from scfl_green.data.reading.matrix import blocks, shape, stored
 from scfl_green.data.reading.preflight import opened, table
 from scfl_green.data.reading.quality import check_copies, check_empty, check_range, check_sizes
 from scfl_green.errors import InputError, listed
@@ -115,7 +116,7 @@ class _File:
             obs = table(file["obs"], (*read, ontology_column(reading.label_key)))
             columns = (reading.gene_key, *genes.SYMBOL_COLUMNS, *genes.ID_COLUMNS)
             var = table(file["raw/var" if place == "raw/X" else "var"], columns)
-            n_cells, n_genes = counts.shape(file[place])
+            n_cells, n_genes = shape(file[place])
             check_sizes(place, (n_cells, n_genes), len(obs), len(var))
             labels, notes = clean_labels(obs, reading.label_key, reading.drop_unlabelled)
             type_ids = ontology_ids(obs, reading.label_key, labels)
@@ -146,13 +147,13 @@ def _assemble(
     capacity = 0
     for file in files:
         with opened(file.path) as h5:
-            capacity += counts.stored(h5[file.place])
+            capacity += stored(h5[file.place])
     values, columns = np.empty(capacity, dtype=np.float32), np.empty(capacity, dtype=np.int32)
     lengths, filled = [np.zeros(1, dtype=np.int64)], 0
     for file, keep, position in zip(files, kept, space.positions, strict=True):
         done = 0
         with opened(file.path) as h5:
-            for block in counts.blocks(h5[file.place]):
+            for block in blocks(h5[file.place]):
                 if reading.preprocess and (problem := counts.not_counts(block)):
                     raise InputError(f"{file.place} holds {problem}; {counts.advice(h5)}")
                 check_range(block.data, file.place)

@@ -105,7 +105,7 @@ def match(files: dict[str, GeneNames], min_overlap: float) -> GeneSpace:
 
 
 def locate(model: GeneNames, file: GeneNames, min_overlap: float) -> np.ndarray:
-    """The position of each of a file's genes among those of a model, -1 for others; matched as files are.
+    """The position of each of a file's genes among those of a model (int32), -1 for others; matched as files are.
 
     InputError if the file has less than ``min_overlap`` of the model's genes.
     """
@@ -117,11 +117,11 @@ def locate(model: GeneNames, file: GeneNames, min_overlap: float) -> np.ndarray:
     if n_found < max(min_overlap * n_genes, 1):
         shown = "; ".join(f"{name} has {', '.join(dict.fromkeys(column[:3]))}" for name, column in columns.items())
         raise InputError(
-            f"{n_found} of the model's {n_genes} genes are in the file ({shown}); at least {max(min_overlap, 0.01):.0%} "
-            "are expected: use cells of the model's species and one kind of gene names (data.gene_key), or lower "
-            "min_gene_overlap"
+            f"{n_found} of the model's {n_genes} genes are in the file ({shown}); at least "
+            f"{max(min_overlap, 0.01):.0%} are expected: use cells of the model's species and one kind of gene names "
+            "(data.gene_key), or lower data.min_gene_overlap"
         )
-    return position
+    return position.astype(np.int32)
 
 
 def _matched_columns(files: dict[str, GeneNames]) -> dict[str, np.ndarray]:

@@ -1,5 +1,6 @@
 """Cells as an earlier model knows them: by its names of genes and its cell types."""
 
+from collections.abc import Iterable
 from dataclasses import replace
 
 import numpy as np
@@ -40,23 +41,21 @@ def with_genes(cells: Cells, names: np.ndarray, symbols: np.ndarray, min_overlap
     return replace(cells, counts=matched, genes=genes, symbols=labels, notes=(*cells.notes, note))
 
 
-def with_types(cells: Cells, types: tuple[str, ...], grows: bool = False) -> Cells:
-    """The same cells, labelled by a model's cell types. Those that the model lacks come last where it ``grows``, which
-    is noted; else they are an InputError."""
-    if new := sorted(set(cells.types) - set(types)):
+def with_types(cells: Cells, types: tuple[str, ...], ids: Iterable[str | None] = (), *, grows: bool = False) -> Cells:
+    """The same cells, labelled by a model's cell types and their Cell Ontology ids. Types that the model lacks come
+    last where it ``grows``, which is noted; else they are an InputError."""
+    new = sorted(set(cells.types) - set(types))
+    if new:
         check_spelling((*types, *new), "data.label_key")
-        if not grows:
-            raise InputError(
-                f"weights: not trained on cell type {listed(new)}; remove these cells, or let the model learn "
-                "their types with finetuning.new_types=true"
-            )
+    if new and not grows:
+        raise InputError(
+            f"weights: not trained on cell type {listed(new)}; remove these cells, or let the model learn their types "
+            "with finetuning.new_types=true"
+        )
     every = (*types, *new)
     position = np.array([every.index(name) for name in cells.types], dtype=np.int64)
-    own = dict(zip(cells.types, cells.type_ids, strict=True))
-    notes = (
-        (*cells.notes, f"cell types that are new to the model, which learns them: {listed(new)}")
-        if new
-        else cells.notes
-    )
-    ids = tuple(map(own.get, every))
-    return replace(cells, labels=position[cells.labels], types=every, type_ids=ids, notes=notes)
+    own, earlier = dict(zip(cells.types, cells.type_ids, strict=True)), dict(zip(types, ids, strict=False))
+    type_ids = tuple(earlier.get(name) or own.get(name) for name in every)
+    notes = [f"cell types that are new to the model, which learns them: {listed(new)}"] if new else []
+    labels, notes = position[cells.labels], [*cells.notes, *notes]
+    return replace(cells, labels=labels, types=every, type_ids=type_ids, notes=tuple(notes))

@@ -72,7 +72,7 @@ def one_registry(labels: list[np.ndarray], least: int | None) -> tuple[tuple[str
 
 
 def ontology_ids(obs: pd.DataFrame, key: str, labels: np.ndarray) -> dict[str, set[str]]:
-    """The Cell Ontology ids by cell type, from the column that CELLxGENE's schema puts beside ``key``; empty without."""
+    """The Cell Ontology ids by cell type, from the column that CELLxGENE's schema puts beside ``key``, if any."""
     if (beside := ontology_column(key)) not in obs:
         return {}
     found: dict[str, set[str]] = defaultdict(set)

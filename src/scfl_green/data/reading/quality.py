@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from scipy import sparse
 
-from scfl_green.data.reading.counts import BLOCK
+from scfl_green.data.reading.matrix import BLOCK
 from scfl_green.errors import InputError
 
 # Expressed genes from which identical cells are copies.

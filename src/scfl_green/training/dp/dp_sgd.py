@@ -41,6 +41,7 @@ class DPSGD(Hook):
     """
 
     no_finetuning = "privacy=dp_sgd covers one training, regime=finetune does two: use another regime"
+    no_calibration = True
     packages = ("opacus",)
     # A killed fit is discarded unseen, with the budget it spent.
     resumable = False
