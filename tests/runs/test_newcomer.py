@@ -11,7 +11,7 @@ import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from conftest import compose_config, start_program
 from scfl_green.analysis.report import report
@@ -20,9 +20,12 @@ from scfl_green.data.reading.cells import Cells
 from scfl_green.data.reading.known import with_genes
 from scfl_green.data.sources import local as sources
 from scfl_green.errors import InputError
+from scfl_green.models.scores import prediction_scores
 from scfl_green.runs.assemble import load_dataset, make_job
 from scfl_green.runs.early import check_early
+from scfl_green.runs.fine_tuning import finetune
 from scfl_green.runs.network import network_of
+from scfl_green.runs.newcomer import FineTuning
 from scfl_green.runs.run import metered, run
 from scfl_green.training.trained_model import TrainedModel
 
@@ -90,7 +93,6 @@ def test_a_file_and_a_model_are_enough(place: Path) -> None:
     assert rows["epoch"].tolist() == [0, 1, 2, 3, 1, 2, 3]
     assert rows["validation_weighted_f1"][0] == pytest.approx(record["untouched_validation_f1"])
     assert not [column for column in rows if column.startswith("test_")]
-    assert "validation F1 by epoch at a newcomer" in report(folder).read_text()
 
 
 def test_epoch_0_is_the_model_as_it_came(place: Path, tmp_path: Path) -> None:
@@ -109,6 +111,24 @@ def test_epoch_0_is_the_model_as_it_came(place: Path, tmp_path: Path) -> None:
     assert sum(len(getattr(part, role)) for role in ("train", "validation", "test")) == len(dataset.features.labels)
 
 
+def test_types_that_are_new_take_no_cells_from_the_untouched_model(place: Path, tmp_path: Path) -> None:
+    cfg = compose_config(tmp_path, *_newcomer(place, "finetuning.new_types=true", file="site4"))
+    start = TrainedModel.load(str(place / "model"))
+    dataset = load_dataset(cfg, [place / "site4.h5ad"], start, None)
+    (part,) = dataset.split.clients.values()
+    with metered(cfg) as meter:
+        job = make_job(cfg, dataset, start, meter)
+        for name, value in job.initial.items():  # as the seed might have drawn it
+            if value.shape[0] > start.weights[name].shape[0]:
+                value[len(start.types) :] = 100.0
+        logits, _ = job.untouched(part.test)
+        assert logits.argmax(dim=1).max() < len(start.types)
+        assert job.logits(part.test, job.initial)[0].argmax(dim=1).min() >= 0
+        record = finetune(job, epochs=1, finetuning=FineTuning(patience=1)).record
+    assert record["untouched_accuracy"] == pytest.approx(prediction_scores(*job.untouched(part.test))["accuracy"])
+    assert record["kept_epoch"] == 1
+
+
 def test_a_curve_changes_nothing_but_the_curve(place: Path, tmp_path: Path) -> None:
     records = [at_newcomer(place, tmp_path / curve, f"finetuning.curve={curve}") for curve in ("true", "false")]
     bits = [hashlib.sha256((tmp_path / c / "run/weights.safetensors").read_bytes()).digest() for c in ("true", "false")]
@@ -118,7 +138,12 @@ def test_a_curve_changes_nothing_but_the_curve(place: Path, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
-    "chosen", ["finetuning.patience=1", "callbacks=best_weights", "callbacks=carbon_budget"], ids=lambda o: o[-8:]
+    "chosen",
+    [
+        "finetuning.patience=1",
+        pytest.param("callbacks=best_weights", marks=pytest.mark.slow),
+        pytest.param("callbacks=carbon_budget", marks=pytest.mark.slow),
+    ],
 )
 def test_the_untouched_model_is_kept_where_no_epoch_is_better(place: Path, tmp_path: Path, chosen: str) -> None:
     ours = [chosen, "model.optimizer.lr=0.5"]  # ruins any model
@@ -134,6 +159,13 @@ def test_the_untouched_model_is_kept_where_no_epoch_is_better(place: Path, tmp_p
         assert record["epochs"] == 1
 
 
+@pytest.mark.slow
+def test_a_page_shows_validation_cells_where_there_is_no_curve(place: Path, tmp_path: Path) -> None:
+    at_newcomer(place, tmp_path)
+    assert "validation F1 by epoch at a newcomer" in report(tmp_path / "run").read_text()
+
+
+@pytest.mark.slow
 def test_a_last_epoch_that_is_no_better_is_told(place: Path, tmp_path: Path) -> None:
     record = at_newcomer(place, tmp_path, "model.optimizer.lr=0.5", "split.validation=0.2")
     assert record["kept_epoch"] == 2
@@ -143,6 +175,7 @@ def test_a_last_epoch_that_is_no_better_is_told(place: Path, tmp_path: Path) -> 
     assert "took no fine-tuning at all" in told
 
 
+@pytest.mark.slow
 def test_without_validation_cells_nothing_is_compared_by_test_cells(place: Path, tmp_path: Path) -> None:
     record = at_newcomer(place, tmp_path, "split.validation=0")
     fields = ["target_validation_f1", "tuned_epoch_to_target", "scratch_emissions_kg_to_target", "kept_validation_f1"]
@@ -226,6 +259,11 @@ BAD: dict[str, tuple[list[str], str, str]] = {
 }
 
 
+def start_of_program(cfg: DictConfig) -> None:
+    check_early(cfg)
+    run(cfg)
+
+
 @pytest.mark.parametrize("bad", BAD)
 def test_a_bad_newcomer_ends_in_one_line(place: Path, tmp_path: Path, bad: str) -> None:
     overrides, file, message = BAD[bad]
@@ -234,8 +272,7 @@ def test_a_bad_newcomer_ends_in_one_line(place: Path, tmp_path: Path, bad: str) 
         change(place, file, changes[file])
     cfg = compose_config(tmp_path, *_newcomer(place, *overrides, file=file))
     with pytest.raises(InputError, match=message) as raised:
-        check_early(cfg)
-        run(cfg)
+        start_of_program(cfg)
     assert "\n" not in str(raised.value)
     assert not [path for path in (tmp_path / "run").iterdir() if path.name != ".hydra"]
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from scfl_green.bounds import Count
 from scfl_green.data.partition import Part
-from scfl_green.energy.ledger import FIT
+from scfl_green.energy.ledger import FIT, TEST
 from scfl_green.errors import InputError
 from scfl_green.models.prune import Weights
 from scfl_green.runs.answer import answer
@@ -19,6 +19,7 @@ from scfl_green.training.callbacks import Freeze
 from scfl_green.training.hooks import Hook, Hooks, State, Step
 from scfl_green.training.job import Job
 from scfl_green.training.single_site import SCORE, Arm, fit_single_site
+from scfl_green.training.testing import TestResult
 
 SCRATCH = "scratch"
 DEFAULTS = FineTuning()
@@ -87,14 +88,14 @@ class _Epochs(Hook):
         self.rows: list[dict[str, Any]] = []
         self.hashes: list[str] = []
 
-    def before(self, step: Step) -> None:
-        self._add(step, step.weights())
+    def before(self, step: Step, competes: bool) -> None:
+        self._add(step, step.weights(), _untouched(self.job, self.test_parts) if self.test_parts else {})
 
     def after(self, step: Step) -> None:
-        self._add(step, self.job.weights())
+        weights = self.job.weights()
+        self._add(step, weights, self.job.test(self.test_parts, weights).scores if self.test_parts else {})
 
-    def _add(self, step: Step, weights: Weights) -> None:
-        scores = self.job.test(self.test_parts, weights).scores if self.test_parts else {}
+    def _add(self, step: Step, weights: Weights, scores: dict[str, float]) -> None:
         self.rows.append(
             {
                 "arm": self.arm.name,
@@ -148,9 +149,14 @@ def _compare(tuned: _Result, scratch: _Result, target: float | None) -> dict[str
 
 def _scores(job: Job, part: Part, scratch: Weights) -> dict[str, float]:
     """Scores on test cells of the untouched weights and of those from scratch."""
-    parts, weights = job.split.to_test([part]), {"untouched": job.initial, "scratch": scratch}
-    tested = {arm: job.test(parts, of_arm).scores for arm, of_arm in weights.items()}
+    parts = job.split.to_test([part])
+    tested = {"untouched": _untouched(job, parts), "scratch": job.test(parts, scratch).scores}
     return {f"{arm}_{name}": value for arm, scores in tested.items() for name, value in scores.items()}
+
+
+def _untouched(job: Job, parts: Sequence[Part]) -> dict[str, float]:
+    with job.meter.phase(TEST):
+        return TestResult.of({part.name: job.untouched(part.test) for part in parts}).scores
 
 
 def _paid_back(job: Job, compared: Mapping[str, Any]) -> dict[str, Any]:

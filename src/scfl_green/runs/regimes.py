@@ -44,6 +44,9 @@ class Outcome:
     def parts(self) -> list[Part]:
         return [part for model in self.models for part in model.parts]
 
+    def answers(self, record: dict[str, Any]) -> list[str]:
+        return [self.answer(record)] if self.answer else []
+
 
 def central(job: Job, *, epochs: Count) -> Outcome:
     """Train on the pooled training cells of all clients: the baseline for a federation."""

@@ -144,8 +144,7 @@ def _run(inputs: Inputs, dataset: Dataset, meter: EnergyMeter, folder: RunFolder
         tables = test_tables(dataset, tested)
         without_names = {"cells": table_without_names(dataset), "sites": tables["sites"].rename(dataset.split.numbers)}
         tracker.finish(record, tables | without_names)
-    text = summary(record, tested, meter) + (f"\n{outcome.answer(record)}" if outcome.answer else "")
-    LOG.info(text)
+    LOG.info(text := "\n".join([summary(record, tested, meter), *outcome.answers(record)]))
     write_atomically(folder.path / SUMMARY, text.encode())
     for note in filter(None, (hook.note() for hook in job.hooks)):
         LOG.info(note)

@@ -47,8 +47,8 @@ class CarbonBudget(Hook):
         if not any(len(part.validation) for part in [*job.split.clients.values(), *job.split.newcomers.values()]):
             raise InputError(NO_SCORES)
 
-    def before(self, step: Step) -> None:
-        if SCORE in step.metrics:
+    def before(self, step: Step, competes: bool) -> None:
+        if competes and SCORE in step.metrics:
             self.best = step.metrics[SCORE], step.weights()
 
     def after(self, step: Step) -> Weights | None:

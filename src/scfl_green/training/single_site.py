@@ -14,9 +14,10 @@ from pytorch_lightning.callbacks import Callback, EarlyStopping
 from torch import Tensor
 
 from scfl_green.data.partition import Part
-from scfl_green.energy.ledger import CHECKPOINT, FIT, TRACKING
+from scfl_green.energy.ledger import CHECKPOINT, FIT, TRACKING, VALIDATE
 from scfl_green.errors import InputError
 from scfl_green.models.prune import Weights
+from scfl_green.models.scores import prediction_scores
 from scfl_green.training.callbacks import BestWeights
 from scfl_green.training.hooks import Hooks, PartialStep, State
 from scfl_green.training.job import Job
@@ -35,7 +36,8 @@ class Arm:
 
     ``name`` is used in checkpoints and records, ``phase`` in the ledger. With ``patience``, training stops after that
     many epochs without a better weighted F1 on validation cells, and ends with its best weights. ``pretrained``: the
-    weights are scored before training, as epoch 0, and compete with those of the epochs.
+    weights are the job's initial ones, which are scored before training, as epoch 0, and compete with those of the
+    epochs if they know all types.
     """
 
     name: str
@@ -89,15 +91,20 @@ def fit_single_site(job: Job, arm: Arm, epochs: int) -> tuple[Weights, int]:
 
 
 def _epoch_0(job: Job, arm: Arm, epochs: int) -> dict[str, float]:
-    """Score the weights on validation cells, if there are any, and tell the hooks."""
-    deciding = [*job.callbacks(), *arm.all_callbacks()]
-    scores = job.validate(arm.part, arm.weights, callbacks=deciding) if len(arm.part.validation) else {}
+    """Score the job's initial weights on validation cells, if there are any, and tell the hooks; empty if they do not
+    compete, since they have yet to learn types."""
+    scores: dict[str, float] = {}
+    if len(arm.part.validation):
+        deciding = job.validates([*job.callbacks(), *arm.all_callbacks()])
+        with job.meter.phase(FIT if deciding else VALIDATE, 0, arm.part.name):
+            found = prediction_scores(*job.untouched(arm.part.validation))
+        scores = {f"validation/{name}": value for name, value in found.items()}
     step = job.step("epoch", 0, epochs, arm.phase)
     step.metrics |= scores
     step.weights = lambda: arm.weights
     with job.meter.phase(TRACKING):
-        arm.hooks.before(step)
-    return scores
+        arm.hooks.before(step, competes := job.n_known == job.model.n_types)
+    return scores if competes else {}
 
 
 @contextmanager
