@@ -19,6 +19,7 @@ def made(methods: dict[str, tuple[float, float]], seeds: int = 5) -> pd.DataFram
             used = kwh * np.exp(rng.normal(0, 0.01))
             row = {"data": "d", "regime": "federated", "model": "m", "opt": opt, "split": "donor", "seed": seed}
             energy = {"energy_kwh": used, "energy_wh": (used + gb * SET) * 1e3, "transfer_kwh": gb * SET}
+            energy |= {"kg_per_kwh": 0.4, "network_kg_per_kwh": 0.4}
             emitted = {
                 "emissions_g": energy["energy_wh"] * 0.4,
                 "weighted_f1": 0.9,

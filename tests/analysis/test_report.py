@@ -77,7 +77,7 @@ def test_elsewhere_the_same_runs_emit_what_electricity_there_does(sweep: tuple[P
     command = [sys.executable, "-m", "scfl_green", "report", str(sweep[0]), "--country", "FRA"]
     ended = subprocess.run(command, capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr
-    assert "emissions as in FRA" in (sweep[0] / "report.html").read_text()
+    assert "emissions as in FRA, all sites and the server there" in (sweep[0] / "report.html").read_text()
     for arguments in ([str(tmp_path)], [str(sweep[0]), "--country=XYZ"], [], [str(sweep[0]), "FRA"]):
         ended = subprocess.run([*command[:4], *arguments], capture_output=True, text=True)
         assert ended.returncode != 0

@@ -1,8 +1,10 @@
 """From counts to batches: laws of the split, the gene choice and the preparation."""
 
+import zlib
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import anndata as ad
 import numpy as np
@@ -13,7 +15,8 @@ from scipy import sparse
 from conftest import ROOT
 from jobs import SPLIT, prepared, split_of
 from scfl_green.data.clients import by_client, chunks, dirichlet, iid
-from scfl_green.data.dataset import Recipe, load, pooled, prepare
+from scfl_green.data.dataset import Recipe, load, prepare
+from scfl_green.data.features.asked import AskedSums, ask_again, directly
 from scfl_green.data.features.datamodule import Batches, CellDataModule
 from scfl_green.data.features.prepare import CLIP, all_genes, between_within, between_within_ratio, highly_variable
 from scfl_green.data.features.sums import GeneSums, normalise
@@ -144,27 +147,53 @@ def test_a_share_of_nothing_and_of_singletons() -> None:
     assert stratified_share(np.arange(100), 0.2, rng).sum() == 20
 
 
-def test_sums_of_clients_are_those_of_the_pooled_cells_to_the_bit(pancreas: Cells) -> None:
-    whole = GeneSums.from_cells(pancreas, np.arange(len(pancreas)), preprocess=True)
+@pytest.mark.parametrize("kind", [GeneSums.linear, GeneSums.logged])
+def test_sums_of_clients_are_those_of_the_pooled_cells_to_the_bit(pancreas: Cells, kind: Any) -> None:
+    whole = kind(pancreas, np.arange(len(pancreas)), preprocess=True)
     parts = np.array_split(np.random.default_rng(0).permutation(len(pancreas)), 7)
-    first, *rest = (GeneSums.from_cells(pancreas, rows, preprocess=True) for rows in parts)
+    told = [kind(pancreas, rows, preprocess=True).packed() for rows in parts]
+    first, *rest = (GeneSums.unpacked(one, 6500) for one in told)
     added = sum(rest, first)
-    for field in ("n", "linear", "logged"):
-        np.testing.assert_array_equal(getattr(added, field), getattr(whole, field))
-    logged = normalise(pancreas.counts, preprocess=True)[1].astype(np.float64)
-    of_type = np.stack([np.asarray(logged[pancreas.labels == label].sum(axis=0)).ravel() for label in range(9)])
-    np.testing.assert_allclose(whole.sums()[0], of_type, rtol=1e-9, atol=1e-9)
+    np.testing.assert_array_equal(added.n, whole.n)
+    for one, other in zip(added.sums(), whole.sums(), strict=True):
+        np.testing.assert_array_equal(one, other)
+    values = normalise(pancreas.counts, preprocess=True)[int(kind == GeneSums.logged)].astype(np.float64)
+    np.testing.assert_allclose(whole.sums()[0].sum(axis=0), np.asarray(values.sum(axis=0)).ravel(), rtol=1e-9)
+    np.testing.assert_allclose(whole.sums()[1], np.asarray(values.power(2).sum(axis=0)).ravel(), rtol=1e-9)
+    if kind == GeneSums.logged:
+        of_type = np.stack([np.asarray(values[pancreas.labels == label].sum(axis=0)).ravel() for label in range(9)])
+        np.testing.assert_allclose(whole.sums()[0], of_type, rtol=1e-9, atol=1e-9)
 
 
-def test_a_federation_learns_over_messages_what_pooled_cells_teach(pancreas: Cells, meter: EnergyMeter) -> None:
-    for split in (split_of(pancreas), iid(pancreas, clients=11, **SPLIT)):
-        asked = prepared(pancreas, split, CHOOSE, standardise=True, sum_up=partial(by_query, meter=meter)).preparation
-        together = Split({"all": Part.pooled(list(split.clients.values()))}, {})
-        learnt = prepared(pancreas, together, CHOOSE, standardise=True, sum_up=pooled).preparation
-        for field in ("genes", "symbols", "mean", "scale"):
-            np.testing.assert_array_equal(getattr(asked, field), getattr(learnt, field))
-        clients = [meter.entries["prepare", 0, name] for name in split.clients]
-        assert all(entry.bytes_up > 8 * 4 * 6500 for entry in clients)
+@pytest.mark.parametrize("preprocess", [True, False])
+def test_packed_sums_lose_nothing_and_hold_no_more_than_they_may(few: Cells, preprocess: bool) -> None:
+    cells = few if preprocess else replace(few, counts=few.counts * np.float32(-1.7))
+    sums = GeneSums.logged(cells, np.arange(len(cells)), preprocess)
+    packed, n_genes = sums.packed(), few.counts.shape[1]
+    for one, other in zip(sums.sums(), GeneSums.unpacked(packed, n_genes).sums(), strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert sum(array.nbytes for array in packed.values()) < (sums.values.nbytes + sums.squares.nbytes) / 3
+    for hostile in ({"squares": packed["values"]}, {"n": packed["squares"]}, {"values": packed["values"][:-30]}):
+        with pytest.raises((ValueError, zlib.error)):
+            GeneSums.unpacked(packed | hostile, n_genes)
+
+
+@pytest.mark.parametrize("choose", [CHOOSE, partial(highly_variable, n_genes=50), all_genes])
+def test_a_federation_learns_over_messages_what_pooled_cells_teach(
+    pancreas: Cells, meter: EnergyMeter, choose: Any
+) -> None:
+    split = iid(pancreas, clients=11, **SPLIT)
+    ask = partial(by_query, meter=meter)
+    dataset = prepared(pancreas, split, choose, standardise=True, ask=ask)
+    together = Split({"all": Part.pooled(list(split.clients.values()))}, {})
+    learnt = prepared(pancreas, together, choose, standardise=True, ask=directly).preparation
+    for field in ("genes", "symbols", "mean", "scale"):
+        np.testing.assert_array_equal(getattr(dataset.preparation, field), getattr(learnt, field))
+    once = meter.moved()
+    ask_again(ask, split, dataset.asked)
+    assert meter.moved() == tuple(2 * n for n in once)
+    # A tenth of what two sums of 64 bits by type and gene would take; less if the genes are chosen first.
+    assert once[0] < 11 * 2 * 9 * 6500 * 8 / (3 if choose is CHOOSE or choose is all_genes else 9)
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -174,7 +203,9 @@ def test_highly_variable_genes_are_scanpys(pancreas: Cells) -> None:
     scanpy.pp.normalize_total(adata, target_sum=1e4)
     scanpy.pp.log1p(adata)
     scanpy.pp.highly_variable_genes(adata, n_top_genes=2000, flavor="seurat")
-    ours = highly_variable(GeneSums.from_cells(pancreas, np.arange(len(pancreas)), preprocess=True), 2000)
+    none = np.empty(0, np.int64)
+    whole = Part("all", train=np.arange(len(pancreas)), validation=none, test=none)
+    ours = highly_variable(AskedSums(pancreas, Split({"all": whole}, {})), 2000)
     np.testing.assert_array_equal(ours, np.flatnonzero(adata.var["highly_variable"]))
 
 
@@ -200,7 +231,7 @@ def test_the_ratio_of_between_to_within_sums_is_the_definition(few: Cells) -> No
         between += len(members) * (members.mean(axis=0) - mean) ** 2
         within += ((members - members.mean(axis=0)) ** 2).sum(axis=0)
     expected = np.divide(between, within, out=np.zeros_like(between), where=within > 1e-9)
-    ours = between_within_ratio(GeneSums.from_cells(few, np.arange(len(few)), preprocess=True))
+    ours = between_within_ratio(GeneSums.logged(few, np.arange(len(few)), preprocess=True))
     np.testing.assert_allclose(ours, expected, rtol=1e-6, atol=1e-9)
 
 
@@ -270,5 +301,5 @@ def test_a_failed_preparation_leaves_nothing(few: Cells, tmp_path: Path) -> None
         raise OSError("no space left")
 
     with pytest.raises(OSError, match="no space"):
-        prepare(few, split_of(few), tmp_path / "kept", Recipe(CHOOSE, sum_up=broken))
+        prepare(few, split_of(few), tmp_path / "kept", Recipe(CHOOSE, ask=broken))
     assert not list(tmp_path.iterdir())

@@ -125,9 +125,9 @@ def test_clients_wait_for_the_slowest_of_their_round_on_their_own_line(few: Cell
     for client, seconds in {"a": 3.0, "b": 1.0}.items():
         ledger.charge(("fit", 1, client), wall=2 * seconds, cpu=seconds)  # on a busy machine
         ledger.charge(("validate", 1, client), wall=1.0, cpu=0.5)
-    ledger.share_out(Reading(1.0, 0.0, 0.0), kg_per_kwh=0.5)
+    ledger.share_out(Reading(1.0, 0.0, 0.0), kg_per_kwh=lambda client: 0.5)
     for _ in range(2):
-        ledger.add_idle(1, watts=18.0, kg_per_kwh=0.5)
+        ledger.add_idle(1, watts=18.0, kg_per_kwh=lambda client: 0.5)
     idle = {entry.client: entry for entry in ledger.entries.values() if entry.phase == "idle"}
     assert {client: entry.seconds for client, entry in idle.items()} == {"a": 0.0, "b": 2.0}
     assert idle["b"].energy_kwh == pytest.approx(2 * 18 / 3.6e6)

@@ -168,7 +168,7 @@ def test_a_reading_is_shared_out_whole() -> None:
     ledger = Ledger()
     ledger.charge(("fit", 1, "a"), wall=3.0, cpu=2.0)
     ledger.charge(("fit", 1, "b"), wall=1.0, cpu=1.0)
-    ledger.share_out(Reading(cpu_kwh=8.0, gpu_kwh=0.0, ram_kwh=4.0), kg_per_kwh=0.5)
+    ledger.share_out(Reading(cpu_kwh=8.0, gpu_kwh=0.0, ram_kwh=4.0), kg_per_kwh=lambda client: 0.5)
     assert sum(entry.energy_kwh for entry in ledger.entries.values()) == pytest.approx(12.0)
     a, b, idle = (ledger.entries[key] for key in [("fit", 1, "a"), ("fit", 1, "b"), ("waiting", 0, "")])
     assert (a.energy_cpu_kwh, b.energy_cpu_kwh) == (pytest.approx(16 / 3), pytest.approx(8 / 3))

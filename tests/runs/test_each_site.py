@@ -89,6 +89,16 @@ def test_energy_is_the_sites_own_and_calibration_is_of_all_test_cells(ran: Ran) 
     assert record["accuracy"] == pytest.approx(right, abs=1e-6)
 
 
+def test_every_site_has_the_calibration_of_its_own_validation_cells(ran: Ran) -> None:
+    folder, record = ran
+    found = [TrainedModel.load(str(folder / site)).calibration for site in FOUR]
+    assert all(found)
+    assert len({one.n_cells for one in found}) == 4
+    assert sum(one.n_cells for one in found) == record["cells_calibration"]
+    assert record["temperature"] == pytest.approx(np.mean([one.temperature for one in found]))
+    assert record["bytes_calibrate"] == 0
+
+
 def test_there_is_no_model_of_all_sites_to_open(ran: Ran) -> None:
     with pytest.raises(InputError, match=r"regime=local, with a model of each site; name one, .*/site-1$"):
         TrainedModel.load(str(ran[0]))

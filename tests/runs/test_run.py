@@ -29,10 +29,12 @@ FIELDS = """
     energy_kwh energy_cpu_kwh energy_gpu_kwh energy_ram_kwh emissions_kg energy_mode country
     carbon_intensity_kg_per_kwh bytes_up bytes_down transfer_kwh transfer_emissions_kg train_flops
     eaps versions
-    too_short cells_seen bytes_prepare eaps_cpu eaps_low_network eaps_high_network
+    too_short cells_seen bytes_prepare bytes_spared eaps_cpu eaps_low_network eaps_high_network
+    pue countries waited_hours emissions_g_per_model emissions_g_per_1000_cells
     idle_seconds idle_energy_kwh idle_emissions_kg waiting_energy_kwh
     clients_by_round refused epsilon delta device
     threads cores load_at_start processor method
+    temperature cells_calibration calibration_error_scaled bytes_calibrate
 """.split()  # noqa: SIM905
 
 
@@ -62,8 +64,8 @@ def test_the_default_run_learns_and_records(default_run: tuple[Path, str]) -> No
     )
     assert record["eaps_low_network"] > record["eaps"] > record["eaps_high_network"]
     weights_bytes = 4 * record["parameters"]
-    # The weights go to each client once before training, and once after every round, to be validated and trained on.
-    assert record["bytes_down"] == pytest.approx(4 * 6 * weights_bytes, rel=0.01)
+    # The weights go to each client once after every round, to be validated and trained on; the first are drawn there.
+    assert record["bytes_down"] == pytest.approx(4 * 5 * weights_bytes, rel=0.01)
     assert record["bytes_up"] - record["bytes_prepare"] == pytest.approx(4 * 5 * weights_bytes, rel=0.01)
     assert [line for line in printed.splitlines() if line.startswith("round 5/5")]
     for word in ("accuracy", "macro F1", "Wh", "g CO2e", "EAPS", "MB", "Tosti et al. 2021", "result.json"):
@@ -91,6 +93,11 @@ def test_what_is_left_is_enough_to_use_the_weights(default_run: tuple[Path, str]
     start = TrainedModel.load(str(folder))
     record = json.loads((folder / "result.json").read_text())
     assert len(start.types) == record["types"]
+    assert start.calibration is not None
+    assert start.calibration.temperature == record["temperature"]
+    assert start.calibration.n_cells == record["cells_calibration"] == pytest.approx(0.1 * 0.8 * 3274, abs=4)
+    assert record["calibration_error_scaled"] < record["calibration_error"]
+    assert 4 * 4 * record["parameters"] < record["bytes_calibrate"] < record["bytes_down"] / 4
     assert len(start.preparation.genes) == record["genes"]
     assert sum(value.numel() for value in load_file(folder / "weights.safetensors").values()) == record["parameters"]
     about = json.loads((folder / "model.json").read_text())

@@ -58,6 +58,7 @@ def test_the_table_of_a_run_fits_with_forty_clients(monkeypatch: pytest.MonkeyPa
         **dict.fromkeys(("data", "model", "opt", "regime", "energy_mode", "country"), "name"), "seed": 1,
         **vars(total), "energy_kwh": total.energy_kwh, "seconds_fit": total.seconds, "cells_test": 12345,
         "transfer_kwh": 0.0, "transfer_emissions_kg": 0.0, "carbon_intensity_kg_per_kwh": 0.381,
+        "countries": {}, "waited_hours": 0.0, "emissions_g_per_1000_cells": 0.001,
     }  # fmt: skip
     text = summary(
         record,

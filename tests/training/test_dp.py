@@ -23,6 +23,8 @@ from scfl_green.data.partition import POOLED, Part
 from scfl_green.data.reading.cells import Cells
 from scfl_green.energy.meter import EnergyMeter
 from scfl_green.errors import InputError
+from scfl_green.federated import Rows
+from scfl_green.federated.codec import Codec
 from scfl_green.models.actinn import ACTINN
 from scfl_green.models.base import CellClassifier
 from scfl_green.models.prune import Weights
@@ -71,10 +73,12 @@ def distance(one: Weights, other: Weights) -> float:
     return float(sum((one[name] - other[name]).double().square().sum() for name in one)) ** 0.5
 
 
-def test_epsilon_is_what_opacus_accounts_for_and_grows(few: Cells, meter: EnergyMeter) -> None:
+@pytest.mark.parametrize("codec", [None, Rows(4)])
+def test_epsilon_is_what_opacus_accounts_for_and_grows(few: Cells, meter: EnergyMeter, codec: Codec | None) -> None:
     job = make_job(few, meter, privacy=private())
     job.warm_up()
-    simulated(job, rounds=2)
+    # A code is made of private weights, and costs nothing more.
+    simulated(job, rounds=2, codec=codec)
     rows = pd.DataFrame(job.fitter.rows)
     for name, part in job.split.clients.items():
         of_client = rows[rows["client"] == name]

@@ -24,8 +24,9 @@ from flwr.serverapp.strategy import FedAdam, FedAvg, FedAvgM, FedYogi, Strategy
 from conftest import ROOT, compose_config, start_program
 from jobs import ADAM, ONE, federate, in_child, make_job, trained
 from scfl_green.data.reading.cells import Cells
-from scfl_green.energy.ledger import Ledger
+from scfl_green.energy.intensity import Intensity
 from scfl_green.energy.meter import EnergyMeter
+from scfl_green.federated.carbon_aware import CarbonAware
 from scfl_green.federated.simulate import Federation
 from scfl_green.files import locked
 from scfl_green.models.base import CellClassifier
@@ -89,7 +90,7 @@ def make(few: Cells, shared_meter: EnergyMeter) -> Make:
         torch.manual_seed(0)
         model = ScDLC(n_genes=100, n_types=len(few.types), hidden=16, optimizer=ADAM)
         checkpoint = Checkpoint(folder)
-        shared_meter.add(Ledger.from_rows(checkpoint.parts.get("energy", {}).get("rows", [])))
+        shared_meter.load_state_dict(checkpoint.parts.get("energy", {}))
         hooks = Hooks({**changed.pop("hooks", {}), "steps": Steps()})
         return replace(prepared, model=model, saved=checkpoint.parts, save=checkpoint.save, hooks=hooks, **changed)
 
@@ -246,6 +247,49 @@ def test_the_servers_state_and_its_choice_of_clients_go_on(
     job = make(tmp_path)
     assert done(job) == 2
     assert same(federation(job, strategy()), whole)
+
+
+@pytest.mark.parametrize("saves", [2, *(pytest.param(saves, marks=pytest.mark.slow) for saves in (1, 3))])
+def test_the_choice_of_clean_sites_and_the_clock_go_on(
+    make: Make, shared_meter: EnergyMeter, tmp_path: Path, saves: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hours = [f"{n},{zone},{(300 + 10 * n) / share}" for zone, share in (("DE", 1), ("SE", 9)) for n in range(24)]
+    (file := tmp_path / "hours.csv").write_text("\n".join(["hour,zone,g_per_kwh", *hours]))
+
+    def clock_at(start: str) -> Intensity:
+        """The same electricity for a process that begins at another time."""
+        monkeypatch.setattr(
+            shared_meter, "intensity", Intensity("DEU", {"Muraro et al. 2016": "SWE"}, str(file), start)
+        )
+        return shared_meter.intensity
+
+    def strategy() -> CarbonAware:
+        return CarbonAware(slack_hours=5.0, **ONE | {"min_train_nodes": 2})
+
+    def after(job: Job) -> tuple[Weights, list[Any]]:
+        weights = federation(job, strategy())
+        return weights, [(*row[:3], round(row[-1], 9)) for row in sent(job)]
+
+    def sent(job: Job) -> list[tuple[Any, ...]]:
+        return [(e.phase, e.round, e.client, e.gb_kg_per_kwh) for e in job.meter.entries.values() if e.bytes_down]
+
+    whole = clock_at("2024-06-01T20:30Z")
+    weights, moved = after(make(None))
+    assert whole.clock.waited_hours == pytest.approx(3.5, abs=0.01)  # until midnight
+
+    def killed() -> None:
+        clock_at("2024-06-01T20:30Z")
+        Place(Checkpoint, "save", after=True).kill_at(saves)
+        federation(make(tmp_path / "saved"), strategy())
+
+    assert in_child(killed) == -signal.SIGKILL
+    again = clock_at("2024-06-01T14:10Z")
+    job = make(tmp_path / "saved")
+    assert done(job) == saves
+    rest, moved_again = after(job)
+    assert same(rest, weights)
+    assert again.clock.waited_hours == pytest.approx(3.5, abs=0.01)
+    assert [row for row in moved_again if row[0] != "prepare"] == [row for row in moved if row[0] != "prepare"]
 
 
 def test_a_server_that_forgot_its_state_would_end_elsewhere(make: Make, tmp_path: Path) -> None:

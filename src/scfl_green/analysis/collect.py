@@ -22,7 +22,8 @@ def collect(folder: Path) -> pd.DataFrame:
     rows = [json.loads(path.read_text()) | {"folder": str(path.parent.relative_to(folder))} for path in paths]
     results = pd.DataFrame(rows)
     if rows:
-        results["versions"] = results["versions"].map(json.dumps)
+        for field in results.columns.intersection(["versions", "countries"]):
+            results[field] = results[field].map(json.dumps, na_action="ignore")
         settings = varied_settings([path.parent for path in paths])
         for place, (key, values) in enumerate(settings.items(), start=list(results.columns).index("split") + 1):
             results.insert(place, key, values, allow_duplicates=False)

@@ -50,15 +50,14 @@ def movable(results: pd.DataFrame) -> dict[str, Any] | None:
         return None
     keys = [key for key in method(trained) if trained[key].nunique() > 1] or ["model"]
     trained = trained.assign(
-        gb=(trained["bytes_up"] + trained["bytes_down"]) / 1e9,
-        kg_per_kwh=trained["emissions_g"] / trained["energy_wh"],
-        name=trained[keys].astype(str).agg(" · ".join, axis=1),
+        gb=(trained["bytes_up"] + trained["bytes_down"]) / 1e9, name=trained[keys].astype(str).agg(" · ".join, axis=1)
     )
-    columns = ["weighted_f1", "macro_f1", "energy_kwh", "gb", "kg_per_kwh"]
+    columns = ["weighted_f1", "macro_f1", "energy_kwh", "gb", "kg_per_kwh", "network_kg_per_kwh"]
     means = trained.groupby("name")[columns].mean().reset_index()
     kwh = as_set(trained)
     transfer = means["gb"] * kwh
-    means["emissions_mg"] = (means["energy_kwh"] + transfer) * means["kg_per_kwh"] * 1e6
+    kg = means["energy_kwh"] * means["kg_per_kwh"] + transfer * means["network_kg_per_kwh"]
+    means["emissions_mg"] = kg * 1e6
     means["transfer_percent"] = 100 * transfer / (means["energy_kwh"] + transfer)
     means["eaps"] = means["weighted_f1"] / means["emissions_mg"] * 1e6
     return {

@@ -3,6 +3,7 @@
 Also at the end of every sweep. The page holds all it shows; nothing is fetched when it is opened.
 """
 
+import json
 import shlex
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,8 @@ def report(folder: Path, country: str | None = None) -> Path:
     """Write ``summary.csv``, ``figures/``, ``tables/`` and ``report.html`` of a sweep, or of a single run; gives the
     path of the page.
 
-    ``country`` tells what the same runs would have emitted there. Raises InputError where there are no runs.
+    ``country`` tells what the same runs would have emitted there, all sites and the server, at its yearly mean. Raises
+    InputError where there are no runs.
     """
     if collect(folder).empty:
         raise InputError(f"{folder}: no finished runs; name the folder of a sweep, such as logs/sweeps/grid_pancreas")
@@ -55,7 +57,7 @@ def report(folder: Path, country: str | None = None) -> Path:
 
 def _about(results: pd.DataFrame, country: str | None) -> str:
     data, seeds = (", ".join(map(str, sorted(results[column].unique()))) for column in ("data", "seed"))
-    where = country or ", ".join(sorted(results["country"].unique()))
+    where = _where(results, country)
     short = int(results["too_short"].sum())
     warned = f" {short} of them trained for too short a time for their energy to mean much." if short else ""
     runs = f"{len(results)} runs" if len(results) > 1 else "One run"
@@ -64,6 +66,14 @@ def _about(results: pd.DataFrame, country: str | None) -> str:
         "F1 per gram is EAPS: weighted F1 by the CO2e of training and transfer. Intervals are Student's, of 95%, over "
         "seeds; they say nothing of other datasets, splits or machines."
     )
+
+
+def _where(results: pd.DataFrame, country: str | None) -> str:
+    if country is not None:
+        return f"{country}, all sites and the server there, at its mean of a year"
+    # Runs of an earlier version lack the field.
+    of_sites = [json.loads(countries) for countries in results.reindex(columns=["countries"])["countries"].dropna()]
+    return ", ".join(sorted({*results["country"], *(code for countries in of_sites for code in countries.values())}))
 
 
 def _method(results: pd.DataFrame) -> str:

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from scfl_green.analysis.score import FEWEST
@@ -11,13 +12,16 @@ METHOD = ["data", "regime", "model", "opt"]
 SCORES = ["accuracy", "weighted_f1", "macro_f1"]
 # EAPS if a gigabyte took other energy (kWh).
 NETWORKS = {"eaps_low_network": LOW_NETWORK_KWH_PER_GB, "eaps_high_network": HIGH_NETWORK_KWH_PER_GB}
-MEASURES = [*SCORES, "emissions_g", "eaps", "eaps_training", "eaps_cpu", *NETWORKS, "energy_wh", "seconds_fit"]
+# Emissions per functional unit of SCI for AI.
+PER_UNIT = ["emissions_g_per_model", "emissions_g_per_1000_cells"]
+ENERGY = ["emissions_g", "eaps", "eaps_training", "eaps_cpu", *NETWORKS, "energy_wh", "seconds_fit"]
+MEASURES = [*SCORES, *ENERGY, *PER_UNIT]
 
 
 def read_results(folder: Path, intensity: float | None = None) -> pd.DataFrame:
     """The runs of a sweep, a row each, with energy and emissions of training and transfer together (Wh, g CO2e).
 
-    ``intensity`` (kg CO2e per kWh) tells what they would have emitted elsewhere.
+    ``intensity`` (kg CO2e per kWh) tells what they would have emitted elsewhere: all sites and the server, at any hour.
     """
     # Hashes may be all digits.
     results = pd.read_csv(folder / "results.csv", dtype={"method": str})
@@ -25,18 +29,34 @@ def read_results(folder: Path, intensity: float | None = None) -> pd.DataFrame:
     results = results.sort_values([*method(results), "seed"], ignore_index=True)
     results["energy_wh"] = (results["energy_kwh"] + results["transfer_kwh"]) * 1e3
     results["transfer_wh"] = results["transfer_kwh"] * 1e3
-    of_country = results["carbon_intensity_kg_per_kwh"] if intensity is None else intensity
-    results["emissions_g"] = results["energy_wh"] * of_country
-    for name in results.filter(like="emissions_kg").columns:
-        results[name] *= of_country / results["carbon_intensity_kg_per_kwh"]
+    _weigh(results, intensity)
+    training, network = results["kg_per_kwh"], results["network_kg_per_kwh"]
+    results["emissions_g"] = (results["energy_kwh"] * training + results["transfer_kwh"] * network) * 1e3
     results["eaps"] = results["weighted_f1"] / (results["emissions_g"] / 1e3)
-    results["eaps_training"] = results["weighted_f1"] / (results["energy_kwh"] * of_country)
-    measured = results["energy_cpu_kwh"] + results["energy_gpu_kwh"] + results["transfer_kwh"]
-    results["eaps_cpu"] = results["weighted_f1"] / (measured * of_country)
+    results["eaps_training"] = results["weighted_f1"] / (results["energy_kwh"] * training)
+    measured_kg = (results["energy_cpu_kwh"] + results["energy_gpu_kwh"]) * training
+    results["eaps_cpu"] = results["weighted_f1"] / (measured_kg + results["transfer_kwh"] * network)
     gb = (results["bytes_up"] + results["bytes_down"]) / 1e9
     for measure, kwh_per_gb in NETWORKS.items():
-        results[measure] = results["weighted_f1"] / ((results["energy_kwh"] + gb * kwh_per_gb) * of_country)
+        kg = results["energy_kwh"] * training + gb * kwh_per_gb * network
+        results[measure] = results["weighted_f1"] / kg
     return results
+
+
+def _weigh(results: pd.DataFrame, intensity: float | None) -> None:
+    """Add the kg CO2e per kWh of training and of transfer (``network_kg_per_kwh``), which sites and hours may tell
+    apart, and set the fields of emissions by them."""
+    own = results["carbon_intensity_kg_per_kwh"]
+    # Without any transfer, or where a gigabyte takes nothing, it is not known.
+    network = (results["transfer_emissions_kg"] / results["transfer_kwh"]).where(results["transfer_kwh"] > 0, own)
+    training = own if intensity is None else pd.Series(intensity, results.index)
+    results["transfer_emissions_kg"] *= (network if intensity is None else training) / network
+    for name in [*results.filter(like="emissions_kg").columns.drop("transfer_emissions_kg"), PER_UNIT[1]]:
+        # Runs of an earlier version may lack a field.
+        results[name] = results.get(name, np.nan) * (training / own)
+    models = results["clients"].where(results["regime"] == "local", 1)
+    results[PER_UNIT[0]] = (results["emissions_kg"] + results["transfer_emissions_kg"]) * 1e3 / models
+    results["kg_per_kwh"], results["network_kg_per_kwh"] = training, network if intensity is None else training
 
 
 def estimated(results: pd.DataFrame) -> bool:

@@ -19,9 +19,11 @@ HEADS = {
     "eaps_cpu": "EAPS without RAM (F1 per kg CO2e)",
     "eaps": "EAPS (F1 per kg CO2e)",
     "eaps_training": "EAPS without transfer (F1 per kg CO2e)",
+    "emissions_g_per_model": "emissions (mg CO2e per trained model)",
+    "emissions_g_per_1000_cells": "emissions (µg CO2e per 1,000 annotated cells)",
     "seconds_fit": "training (s)",
 }
-IN_MILLI = ("emissions_g", "energy_wh")
+FACTORS = {"emissions_g": 1e3, "energy_wh": 1e3, "emissions_g_per_model": 1e3, "emissions_g_per_1000_cells": 1e6}
 NOTE = (
     "EAPS is weighted F1 per kg CO2e. Ratios are geometric means over runs with the same seed, with Student's 95% "
     "interval; p-values are adjusted for all ratios of the table (Holm). A winner is named only where it differs from "
@@ -61,13 +63,19 @@ def _means(results: pd.DataFrame) -> pd.DataFrame:
     summary = tables.summarise(results)
     rows = summary[[*method(results), "runs"]].copy()
     for measure, head in HEADS.items():
-        if measure == "eaps_cpu" and not estimated(results):
+        if measure in _repeated(results) or summary[f"{measure}_mean"].isna().all():
             continue
-        factor = 1e3 if measure in IN_MILLI else 1
+        factor = FACTORS.get(measure, 1)
         rows[head] = summary[f"{measure}_mean"] * factor
         if measure in (*SCORES, "emissions_g") and (summary["runs"] > 1).any():
             rows[f"± {head}"] = summary[f"{measure}_std"] * factor
     return rows
+
+
+def _repeated(results: pd.DataFrame) -> list[str]:
+    """Measures that would say nothing new."""
+    several = (results["regime"] == "local").any()
+    return ([] if estimated(results) else ["eaps_cpu"]) + ([] if several else ["emissions_g_per_model"])
 
 
 def _published(trained: pd.DataFrame) -> list[Section]:

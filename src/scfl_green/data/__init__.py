@@ -1,8 +1,8 @@
 """From count files to batches of features; exports the names that configurations use."""
 
 from scfl_green.data.clients import by_client, chunks, dirichlet, iid
+from scfl_green.data.features.asked import directly
 from scfl_green.data.features.prepare import all_genes, between_within, highly_variable
-from scfl_green.data.features.sums import pooled
 from scfl_green.data.sources.download import Asset, cellxgene, download, github_release
 from scfl_green.data.sources.local import fetched, files, packaged
 from scfl_green.data.sources.published import from_table, from_tar
@@ -15,6 +15,7 @@ __all__ = [
     "by_client",
     "cellxgene",
     "chunks",
+    "directly",
     "dirichlet",
     "download",
     "fetched",
@@ -25,6 +26,5 @@ __all__ = [
     "highly_variable",
     "iid",
     "packaged",
-    "pooled",
     "write_synthetic",
 ]

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -13,22 +13,19 @@ import pandas as pd
 from safetensors.numpy import load_file, save_file
 from scipy import sparse
 
+from scfl_green.data.features.asked import Ask, AskedSums, directly
 from scfl_green.data.features.datamodule import Features
 from scfl_green.data.features.prepare import ChooseGenes, Preparation
-from scfl_green.data.features.sums import GeneSums, pooled
 from scfl_green.data.partition import ROLES, Part, Split
 from scfl_green.data.reading.cells import Cells
 from scfl_green.files import folder_at_once
-
-# Adds up the gene sums of clients' training cells: in this process, or by a federation's messages.
-SumUp = Callable[[Sequence[Part], Callable[[Part], GeneSums]], GeneSums]
 
 
 @dataclass(frozen=True)
 class Dataset:
     """A prepared dataset: features of all cells, their split, the preparation, the cell types, the folder it is
-    stored in, notes on how the files were read, the number of genes in these, of which some were chosen, and the Cell
-    Ontology ids of the types (None where the files have none)."""
+    stored in, notes on how the files were read, the number of genes in these, the Cell Ontology ids of the types (None
+    where the files have none), and the sizes of what clients were asked (``AskedSums.sizes``)."""
 
     features: Features
     split: Split
@@ -38,6 +35,7 @@ class Dataset:
     notes: tuple[str, ...] = ()
     n_genes_read: int = 0
     type_ids: tuple[str | None, ...] = ()
+    asked: Sequence[dict[str, Any]] = ()
 
     def table(self) -> pd.DataFrame:
         """Count cells by client, the client's purpose, and cell type."""
@@ -66,18 +64,19 @@ def kept_in(cache: Path, settings: dict[str, Any]) -> Path:
 @dataclass(frozen=True)
 class Recipe:
     """How a preparation is learnt: the gene selection, whether features are standardised and counts preprocessed,
-    and how clients' sums are added up."""
+    and how clients are asked for their sums."""
 
     choose_genes: ChooseGenes
     standardise: bool = False
     preprocess: bool = True
-    sum_up: SumUp = pooled
+    ask: Ask = directly
 
-    def learn(self, cells: Cells, split: Split) -> Preparation:
-        """Learn the preparation from the clients' training cells alone."""
-        clients = list(split.clients.values())
-        sums = self.sum_up(clients, lambda part: GeneSums.from_cells(cells, part.train, self.preprocess))
-        return Preparation.learn(cells, sums, self.choose_genes, self.standardise, self.preprocess)
+    def sums(self, cells: Cells, split: Split) -> AskedSums:
+        """Sums over the clients' training cells, from which alone the preparation is learnt."""
+        return AskedSums(cells, split, self.preprocess, self.ask)
+
+    def learn(self, sums: AskedSums) -> Preparation:
+        return Preparation.learn(sums.cells, sums, self.choose_genes, self.standardise, self.preprocess)
 
 
 def prepare(
@@ -85,17 +84,19 @@ def prepare(
 ) -> Dataset:
     """Learn the preparation, unless an earlier run's is given, apply it, and store the dataset in ``folder``, which
     appears whole or not at all."""
-    preparation = preparation or recipe.learn(cells, split)
+    sums = recipe.sums(cells, split)
+    preparation = preparation or recipe.learn(sums)
     try:
         with folder_at_once(folder) as draft:
-            _store(draft, cells, split, preparation)
+            _store(draft, sums, preparation)
     except OSError:
         if not folder.is_dir():  # else another process was faster
             raise
     return load(folder)
 
 
-def _store(folder: Path, cells: Cells, split: Split, preparation: Preparation) -> None:
+def _store(folder: Path, sums: AskedSums, preparation: Preparation) -> None:
+    cells, split = sums.cells, sums.split
     lengths = [np.zeros(1, dtype=np.int64)]
     with (folder / "data").open("wb") as data, (folder / "indices").open("wb") as indices:
         for block in preparation.apply(cells):
@@ -108,6 +109,7 @@ def _store(folder: Path, cells: Cells, split: Split, preparation: Preparation) -
         "types": cells.types,
         "type_ids": cells.type_ids,
         "notes": cells.notes,
+        "asked": sums.sizes,
         "n_genes_read": len(cells.genes),
         "genes": preparation.genes.tolist(),
         "symbols": preparation.symbols.tolist(),
@@ -148,4 +150,5 @@ def load(folder: Path) -> Dataset:
         tuple(about["notes"]),
         about["n_genes_read"],
         tuple(about["type_ids"]),
+        about["asked"],
     )

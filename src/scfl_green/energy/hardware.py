@@ -1,12 +1,15 @@
 """CodeCarbon's tracker, and detecting its hardware in the background."""
 
 import logging
+from collections.abc import Mapping
 from contextlib import suppress
 from threading import Thread
 from typing import Any
 
 import psutil
 from codecarbon import OfflineEmissionsTracker
+from codecarbon.core.cpu import DEFAULT_POWER_PER_CORE
+from codecarbon.core.util import count_cpus
 from codecarbon.external.hardware import CPU, GPU, MODE_CPU_LOAD
 from codecarbon.external.ram import RAM
 
@@ -78,3 +81,24 @@ def detect_hardware(country: str, cpu_watts: float | None, ram_watts: float | No
             make_tracker(country, cpu_watts, ram_watts).get_detected_hardware()
 
     Thread(target=detect, daemon=True).start()
+
+
+def described(tracker: OfflineEmissionsTracker, given: Mapping[str, float | None]) -> str:
+    """How each component is measured, and the source of its power, e.g. ``cpu: cpu_load x 8 W (guessed: 4 W a thread),
+    ram: 0.375 W a GB in use``; ``given``: watts by component, if set."""
+    parts = []
+    for hardware in tracker._hardware:
+        name = type(hardware).__name__.lower()
+        if isinstance(hardware, CPU) and hardware._mode not in ("cpu_load", "constant"):
+            parts.append(f"cpu: {hardware._mode}, measured for the whole machine")
+        elif isinstance(hardware, CPU):
+            guess = hardware._tdp == DEFAULT_POWER_PER_CORE * count_cpus()
+            known = f"guessed: {DEFAULT_POWER_PER_CORE} W a thread" if guess else f"of a {hardware._model}"
+            parts.append(f"cpu: {hardware._mode} x {hardware._tdp:g} W ({'given' if given.get(name) else known})")
+        elif isinstance(hardware, MemoryInUse):
+            parts.append(f"ram: {hardware.watts_per_gb:g} W a GB in use")
+        elif name == "ram":
+            parts.append(f"ram: constant {hardware.total_power().W:g} W (given)")
+        else:
+            parts.append(f"{name}: measured by its driver")
+    return ", ".join(sorted(parts))

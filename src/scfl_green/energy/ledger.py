@@ -1,7 +1,7 @@
 """The ledger: the consumption of each phase, round and client, and how energy readings are split among them."""
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -22,12 +22,19 @@ IDLE = "idle"
 # The draw of RAM while the process waited for a CPU.
 WAITING = "waiting"
 Key = tuple[str, int, str]
+# kg CO2e per kWh at a client.
+Intensities = Callable[[str], float]
 
 
 @dataclass
 class Entry:
-    """The consumption of one phase, round and client (0 and "" if there is none); ``cells`` counts training cells, once
-    per epoch, and ``flops`` the floating-point operations on them."""
+    """The consumption of one phase, round and client (0 and "" if there is none).
+
+    ``gb_kg_per_kwh`` sums up the gigabytes that it sent and got, each times the carbon intensity (kg CO2e/kWh) of its
+    transfer. ``cells`` counts training cells, once per epoch (of phase ``test``: cells tested), and ``flops`` the
+    floating-point operations on them. ``bytes_spared``: what the messages of a round would have had more if all
+    weights had travelled whole.
+    """
 
     phase: str
     round: int
@@ -40,8 +47,10 @@ class Entry:
     emissions_kg: float = 0.0
     bytes_up: int = 0
     bytes_down: int = 0
+    gb_kg_per_kwh: float = 0.0
     cells: int = 0
     flops: float = 0.0
+    bytes_spared: int = 0
 
     @property
     def energy_kwh(self) -> float:
@@ -88,8 +97,8 @@ class Ledger:
         for key, seconds in other.unread.items():
             self.charge(key, *seconds)
 
-    def share_out(self, used: Reading, kg_per_kwh: float) -> None:
-        """Split a reading among the entries; every joule goes into exactly one.
+    def share_out(self, used: Reading, kg_per_kwh: Intensities) -> None:
+        """Split a reading among the entries; every joule goes into exactly one, and counts as at its client.
 
         CPU energy is split by CPU seconds, GPU energy by wall seconds, and RAM energy by running time: the lesser of
         wall and CPU seconds, or wall seconds if a GPU is used. RAM energy while the process waited for a CPU is charged
@@ -97,20 +106,20 @@ class Ledger:
         """
         walls, cpus = (sum(seconds) for seconds in zip(*self.unread.values(), strict=True))
         for key, (wall, cpu) in self.unread.items():
-            entry = self.entry(*key)
+            entry, waiting = self.entry(*key), self.entry(WAITING)
+            before = entry.energy_kwh, waiting.energy_kwh
             entry.seconds += wall
             entry.cpu_seconds += cpu
             entry.energy_cpu_kwh += used.cpu_kwh * (cpu / cpus if cpus else wall / walls)
             entry.energy_gpu_kwh += used.gpu_kwh * wall / walls
             ran = wall if used.gpu_kwh > 0 else min(wall, cpu)
             entry.energy_ram_kwh += used.ram_kwh * ran / walls
-            waiting = self.entry(WAITING)
             waiting.energy_ram_kwh += used.ram_kwh * (wall - ran) / walls
-            for charged in (entry, waiting):
-                charged.emissions_kg = charged.energy_kwh * kg_per_kwh
+            for charged, kwh in zip((entry, waiting), before, strict=True):
+                charged.emissions_kg += (charged.energy_kwh - kwh) * kg_per_kwh(entry.client)
         self.unread.clear()
 
-    def add_idle(self, round_number: int, watts: float, kg_per_kwh: float) -> None:
+    def add_idle(self, round_number: int, watts: float, kg_per_kwh: Intensities) -> None:
         """Add entries for the time that each client of a round waits for the slowest, in training and in validation;
         times are running times, as in ``share_out``, so that a busy machine changes nothing."""
         waited: dict[str, float] = defaultdict(float)
@@ -122,7 +131,7 @@ class Ledger:
         for client, seconds in waited.items():
             idle = self.entry(IDLE, round_number, client)
             idle.seconds, idle.energy_cpu_kwh = seconds, seconds * watts / 3.6e6
-            idle.emissions_kg = idle.energy_kwh * kg_per_kwh
+            idle.emissions_kg = idle.energy_kwh * kg_per_kwh(client)
 
     def total(self, *phases: str, **where: Any) -> Entry:
         """The sum of phases, over all their entries or those of one ``client`` or ``round``."""
@@ -134,9 +143,13 @@ class Ledger:
         """What counts as the cost of a training whose fits are ``phase``: these, and what its federation needs."""
         return self.total(phase, *self.besides, **where)
 
+    def transferred(self, **where: Any) -> Entry:
+        """Sum of the phases in which messages travel, of one ``client`` or ``round`` (0: before training), or all."""
+        return self.total(PREPARE, FIT, VALIDATE, **where)
+
     def moved(self, **where: Any) -> tuple[int, int]:
         """Bytes up and down of all messages, or of those of one ``client`` or ``round`` (0: before training)."""
-        moved = self.total(PREPARE, FIT, VALIDATE, **where)
+        moved = self.transferred(**where)
         return moved.bytes_up, moved.bytes_down
 
     def rows(self) -> list[dict[str, Any]]:

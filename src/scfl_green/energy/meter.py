@@ -3,18 +3,21 @@
 import multiprocessing
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
+from typing import Annotated, Any
 
 import psutil
-from codecarbon.core.cpu import DEFAULT_POWER_PER_CORE
-from codecarbon.core.util import count_cpus
-from codecarbon.external.hardware import CPU
+from codecarbon.output_methods.emissions_data import EmissionsData
+from pydantic import Field
 
 from scfl_green.bounds import Positive, Weight
-from scfl_green.energy.country import Country, carbon_intensity
-from scfl_green.energy.hardware import MemoryInUse, make_tracker, measure_memory_in_use
-from scfl_green.energy.ledger import AGGREGATE, IDLE, MESSAGES, OTHER, TRACKING, Key, Ledger, Reading
+from scfl_green.energy.hardware import described, make_tracker, measure_memory_in_use
+from scfl_green.energy.intensity import Intensity
+from scfl_green.energy.ledger import AGGREGATE, IDLE, MESSAGES, OTHER, PREPARE, TRACKING, Key, Ledger, Reading
+
+# Power usage effectiveness: all energy of a data centre by that of its computers.
+PUE = Annotated[float, Field(ge=1, le=10)]
 
 
 class EnergyMeter(Ledger):
@@ -22,30 +25,35 @@ class EnergyMeter(Ledger):
 
     The tracker is too coarse for a single client's fit, so it measures from one ``read`` to the next. Every joule read
     is in exactly one entry; consumption outside any phase is ``other``. No network is used.
+
+    ``where`` is a country, or the carbon intensity of each client and hour. ``pue`` multiplies the energy of computing.
     """
 
     def __init__(
         self,
-        country: Country,
+        where: str | Intensity,
         cpu_watts: Positive | None = None,
         ram_watts: Positive | None = None,
         network_kwh_per_gb: Weight = 0.0,
         idle_watts: Weight = 0.0,
         count_idle: bool = False,
+        *,
+        pue: PUE = 1.0,
     ) -> None:
         super().__init__()
-        self.idle_watts = idle_watts
+        self.pue, self.idle_watts = pue, idle_watts
         self.besides = (MESSAGES, AGGREGATE, IDLE) if count_idle else (MESSAGES, AGGREGATE)
         self.network_kwh_per_gb = network_kwh_per_gb
-        self.country, self.intensity = country, carbon_intensity(country)
+        self.intensity = where if isinstance(where, Intensity) else Intensity(where)
         self.watts = {"cpu": cpu_watts, "ram": ram_watts}
         # Load of the minute before, by this or other programs, as a share of all cores.
         self.load_at_start = psutil.getloadavg()[0] / (psutil.cpu_count() or 1)
         self._open: list[Key | None] = [(OTHER, 0, "")]
-        self._tracker = make_tracker(country, cpu_watts, ram_watts)
+        self._tracker = make_tracker(self.intensity.country, cpu_watts, ram_watts)
         self._tracker.start_task("run")
         measure_memory_in_use(self._tracker)
         self._clock, self._others = _clock(), _others_cpu_seconds()
+        self._read_at = self.intensity.clock.now()
 
     def phase(self, phase: str, round_number: int = 0, client: str = "") -> AbstractContextManager[None]:
         """Charges the time inside to this phase; a phase within another pauses the outer one."""
@@ -93,14 +101,45 @@ class EnergyMeter(Ledger):
         self._clock = _clock()
         if used is None or used.energy_consumed <= 0:
             raise RuntimeError("CodeCarbon measured no energy since the last reading; the run's figures would be wrong")
-        reading = Reading(used.cpu_energy, used.gpu_energy, used.ram_energy)
+        reading = Reading(used.cpu_energy * self.pue, used.gpu_energy * self.pue, used.ram_energy * self.pue)
         if min(vars(reading).values()) < 0:
             raise RuntimeError(f"CodeCarbon measured a negative energy: {reading}")
-        self.share_out(reading, self.intensity)
+        begin, self._read_at = self._read_at, self.intensity.clock.now()
+        self.share_out(reading, lambda client: self.intensity.mean(client, begin, self._read_at))
+
+    def wait(self, hours: float) -> None:
+        """Let the clock of a simulation run on, while nothing is used; what was used before counts as before."""
+        self.read()
+        self.intensity.clock.wait(hours)
+        self._read_at = self.intensity.clock.now()
 
     def wait_for_slowest(self, round_number: int) -> None:
         """Charge the clients of a round for the time that they would wait, side by side, for the slowest."""
-        self.add_idle(round_number, self.idle_watts, self.intensity)
+        self.add_idle(round_number, self.idle_watts * self.pue, self.intensity.at)
+
+    def sent(self, key: Key, *, down: int = 0, up: int = 0) -> None:
+        """Note the bytes of a message to (``down``) or from a client."""
+        entry = self.entry(*key)
+        entry.bytes_down += down
+        entry.bytes_up += up
+        entry.gb_kg_per_kwh += (down + up) / 1e9 * self.intensity.between(entry.client)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The ledger and the time of a run, for its checkpoint; a run that resumes prepares again."""
+        rows = [row for row in self.rows() if row["phase"] != PREPARE]
+        return {"rows": rows, "clock": self.intensity.clock.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from a checkpoint, if it is not empty."""
+        if not state:
+            return
+        self.add(Ledger.from_rows(state["rows"]))
+        self.intensity.clock.load_state_dict(state["clock"])
+        self._read_at = self.intensity.clock.now()
+
+    def emissions(self) -> EmissionsData:
+        """What CodeCarbon knows of the whole process and the machine."""
+        return self._tracker._prepare_emissions_data()
 
     def close(self) -> None:
         """Stop the tracker; energy since the last reading is lost."""
@@ -108,30 +147,21 @@ class EnergyMeter(Ledger):
 
     def transfer(self, kwh_per_gb: float | None = None) -> tuple[float, float]:
         """kWh and kg CO2e of transferring the bytes of training so far, as set or at another ``kwh_per_gb``."""
-        kwh = sum(self.moved()) / 1e9 * (self.network_kwh_per_gb if kwh_per_gb is None else kwh_per_gb)
-        return kwh, kwh * self.intensity
+        moved, kwh_per_gb = self.transferred(), self.network_kwh_per_gb if kwh_per_gb is None else kwh_per_gb
+        return (moved.bytes_up + moved.bytes_down) / 1e9 * kwh_per_gb, moved.gb_kg_per_kwh * kwh_per_gb
+
+    @property
+    def mean_intensity(self) -> float:
+        """kg CO2e per kWh of training so far."""
+        trained = self.trained()
+        if not self.intensity.varies or not trained.energy_kwh:
+            return self.intensity.at()
+        return trained.emissions_kg / trained.energy_kwh
 
     @property
     def mode(self) -> str:
-        """How each component was measured, and the source of its power, e.g. ``cpu: cpu_load x 8 W (guessed: 4 W a
-        thread), ram: 0.375 W a GB in use``."""
-        parts = []
-        for hardware in self._tracker._hardware:
-            name = type(hardware).__name__.lower()
-            given = "given" if self.watts.get(name) else None
-            if isinstance(hardware, CPU) and hardware._mode not in ("cpu_load", "constant"):
-                parts.append(f"cpu: {hardware._mode}, measured for the whole machine")
-            elif isinstance(hardware, CPU):
-                guess = hardware._tdp == DEFAULT_POWER_PER_CORE * count_cpus()
-                known = f"guessed: {DEFAULT_POWER_PER_CORE} W a thread" if guess else f"of a {hardware._model}"
-                parts.append(f"cpu: {hardware._mode} x {hardware._tdp:g} W ({given or known})")
-            elif isinstance(hardware, MemoryInUse):
-                parts.append(f"ram: {hardware.watts_per_gb:g} W a GB in use")
-            elif name == "ram":
-                parts.append(f"ram: constant {hardware.total_power().W:g} W (given)")
-            else:
-                parts.append(f"{name}: measured by its driver")
-        return ", ".join(sorted(parts))
+        """How each component was measured (``hardware.described``)."""
+        return described(self._tracker, self.watts)
 
 
 def _clock() -> tuple[float, float]:

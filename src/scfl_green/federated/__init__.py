@@ -5,8 +5,9 @@ import os
 # Flower sends usage data to its authors, unless this is set before it is imported.
 os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
 
+from scfl_green.federated.carbon_aware import CarbonAware
 from scfl_green.federated.codec import Half, Largest, Rows
 from scfl_green.federated.simulate import Federation
 from scfl_green.federated.statistics import by_query
 
-__all__ = ["Federation", "Half", "Largest", "Rows", "by_query"]
+__all__ = ["CarbonAware", "Federation", "Half", "Largest", "Rows", "by_query"]

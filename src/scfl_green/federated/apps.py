@@ -25,7 +25,7 @@ PART = "federation"
 
 def client_app(job: Job, parts: Sequence[Part], codec: Codec | None = None) -> ClientApp:
     """A ClientApp that trains and validates on the part given by the node's ``partition-id``."""
-    app = ClientApp(mods=[HoldWeights(codec, job.seed)])
+    app = ClientApp(mods=[HoldWeights(codec, job.seed, ArrayRecord(job.untrained))])
 
     def part_of(context: Context) -> Part:
         return parts[int(context.node_config["partition-id"])]
@@ -65,7 +65,8 @@ def server_app(
 
     @app.main()
     def main(grid: Grid, context: Context) -> None:
-        between = _Rounds(job, strategy, WeightsOnce(grid, codec, job.seed), rounds)
+        known = ArrayRecord(job.untrained) if job.start is None else None
+        between = _Rounds(job, strategy, WeightsOnce(grid, codec, job.seed, known), rounds)
         between.begin()
         with suppress(_StopEarlyError), between.averaging:
             strategy.start(
@@ -114,6 +115,7 @@ class _Rounds:
         """Call the hooks, start the next round from the weights they return, if any, and write a checkpoint."""
         job, strategy = self.job, self.strategy
         number = max(strategy.clients_by_round)
+        job.meter.entry(AGGREGATE, number).bytes_spared, self.grid.spared = self.grid.spared, 0
         step = job.step("round", number, self.total)
         step.metrics |= strategy.metrics[number]
         step.last, step.weights = number == self.total, lambda: _weights(arrays)

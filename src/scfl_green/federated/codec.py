@@ -1,9 +1,11 @@
 """Codecs: the change of weights in fewer bytes than the weights.
 
-What travels is the difference to weights that both sides hold. Matrices are coded; vectors (biases) and integers travel
-exactly.
+What travels is the difference to weights that both sides hold. Matrices are coded, and their codes compressed; vectors
+(biases) and integers travel exactly.
 """
 
+import math
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -15,23 +17,22 @@ from pydantic import Field
 
 from scfl_green.bounds import Fraction
 
-# Between the name of an array and that of a part of its code.
-OF = "|"
-Parts = dict[str, np.ndarray]
-Forms = dict[str, tuple[tuple[int, ...], str]]
 Arrays = Mapping[str, np.ndarray]
+Bits = Annotated[int, Field(ge=2, le=8)]
+# How an array that is sent as a code is serialised; Flower's own arrays say "numpy.ndarray".
+DEFLATED = "deflated code"
 
 
 @runtime_checkable
 class Codec(Protocol):
     """Codes the change of one matrix (float32)."""
 
-    def forms(self, shape: tuple[int, ...]) -> Forms:
-        """Shape and dtype of each part of the code of an array."""
+    def size(self, shape: tuple[int, ...]) -> int:
+        """Bytes of the code of an array."""
 
-    def encode(self, change: np.ndarray, rng: np.random.Generator) -> Parts: ...
+    def encode(self, change: np.ndarray, rng: np.random.Generator) -> bytes: ...
 
-    def decode(self, parts: Parts, shape: tuple[int, ...]) -> np.ndarray:
+    def decode(self, code: bytes, shape: tuple[int, ...]) -> np.ndarray:
         """The change, approximately; ValueError for a code that ``encode`` cannot have made."""
 
 
@@ -39,124 +40,148 @@ class Codec(Protocol):
 class Half:
     """16-bit floats."""
 
-    def forms(self, shape: tuple[int, ...]) -> Forms:
-        return {"half": (shape, "float16")}
+    def size(self, shape: tuple[int, ...]) -> int:
+        return 2 * math.prod(shape)
 
-    def encode(self, change: np.ndarray, rng: np.random.Generator) -> Parts:
-        return {"half": change.astype(np.float16)}
+    def encode(self, change: np.ndarray, rng: np.random.Generator) -> bytes:
+        return change.astype(np.float16).tobytes()
 
-    def decode(self, parts: Parts, shape: tuple[int, ...]) -> np.ndarray:
-        return _finite(parts["half"]).astype(np.float32)
+    def decode(self, code: bytes, shape: tuple[int, ...]) -> np.ndarray:
+        return _finite(np.frombuffer(code, np.float16)).astype(np.float32).reshape(shape)
 
 
 @dataclass(frozen=True)
 class Rows:
-    """Whole numbers of 8 or 4 bits with a scale for each output row, rounded at random so that their mean is exact.
+    """Whole numbers of a few bits with a scale for each output row, rounded at random so that their mean is exact.
 
-    Alistarh et al. 2017 (NeurIPS, "QSGD: Communication-Efficient SGD via Gradient Quantization"), section 3.1, with the
-    largest magnitude as norm.
+    Most are near 0, so that compressed they take fewer bits than these. Alistarh et al. 2017 (NeurIPS, "QSGD:
+    Communication-Efficient SGD via Gradient Quantization"), section 3, with the largest magnitude as norm and Huffman's
+    code.
     """
 
-    bits: Annotated[int, Field(multiple_of=4, ge=4, le=8)]
+    bits: Bits
 
     @property
     def top(self) -> int:
         return 2 ** (self.bits - 1) - 1
 
-    def forms(self, shape: tuple[int, ...]) -> Forms:
-        n_bytes = -(-int(np.prod(shape)) * self.bits // 8)
-        return {"codes": ((n_bytes,), "uint8"), "scales": ((shape[0],), "float32")}
+    def size(self, shape: tuple[int, ...]) -> int:
+        return 4 * shape[0] + math.prod(shape)
 
-    def encode(self, change: np.ndarray, rng: np.random.Generator) -> Parts:
+    def encode(self, change: np.ndarray, rng: np.random.Generator) -> bytes:
         rows = change.reshape(len(change), -1)
-        scales = (np.abs(rows).max(axis=1, initial=0) / self.top).astype(np.float32)
-        scaled = rows / np.where(scales > 0, scales, 1)[:, None]
-        drawn = np.floor(scaled + rng.random(rows.shape, dtype=np.float32))
-        codes = (np.clip(drawn, -self.top, self.top) + self.top + 1).astype(np.uint8).ravel()
-        return {"codes": _packed(codes) if self.bits == 4 else codes, "scales": scales}
+        scales = (np.maximum(rows.max(axis=1), -rows.min(axis=1)) / self.top).astype(np.float32)
+        codes = rows / np.where(scales > 0, scales, 1)[:, None]
+        codes += rng.random(rows.shape, dtype=np.float32)
+        np.clip(np.floor(codes, out=codes), -self.top, self.top, out=codes)
+        return scales.tobytes() + codes.astype(np.int8).tobytes()
 
-    def decode(self, parts: Parts, shape: tuple[int, ...]) -> np.ndarray:
-        codes, scales = parts["codes"], _finite(parts["scales"])
-        if (scales < 0).any():
+    def decode(self, code: bytes, shape: tuple[int, ...]) -> np.ndarray:
+        scales, codes = np.frombuffer(code, np.float32, shape[0]), np.frombuffer(code, np.int8, offset=4 * shape[0])
+        if (_finite(scales) < 0).any():
             raise ValueError("negative scales")
-        if self.bits == 4:
-            codes = np.stack([codes & 15, codes >> 4], axis=1).ravel()[: int(np.prod(shape))]
-        values = codes.astype(np.float32) - (self.top + 1)
-        return (values.reshape(shape[0], -1) * scales[:, None]).reshape(shape)
-
-
-def _packed(codes: np.ndarray) -> np.ndarray:
-    """Two codes of 4 bits in each byte."""
-    pairs = np.pad(codes, (0, len(codes) % 2)).reshape(-1, 2)
-    return np.asarray(pairs[:, 0] | pairs[:, 1] << 4)
+        return (codes.reshape(shape[0], -1) * scales[:, None]).reshape(shape)
 
 
 @dataclass(frozen=True)
 class Largest:
-    """The ``share`` of entries of largest magnitude, in 8 bits; the others are sent later, when they have grown.
+    """The ``share`` of entries of largest magnitude, in a few bits each; the others are sent later, when they have
+    grown.
 
     Aji and Heafield 2017 (EMNLP, "Sparse Communication for Distributed Gradient Descent").
     """
 
     share: Fraction
+    bits: Bits = 8
 
-    def forms(self, shape: tuple[int, ...]) -> Forms:
-        n = max(1, round(self.share * int(np.prod(shape))))
-        return {"places": ((n,), "uint32"), "codes": ((n,), "uint8"), "scales": ((1,), "float32")}
+    def _sizes(self, shape: tuple[int, ...]) -> tuple[int, int]:
+        """Bytes that mark entries, and the number of these."""
+        n = math.prod(shape)
+        return -(-n // 8), max(1, round(self.share * n))
 
-    def encode(self, change: np.ndarray, rng: np.random.Generator) -> Parts:
-        flat = change.ravel()
-        n = self.forms(change.shape)["places"][0][0]
-        places = np.sort(np.argpartition(np.abs(flat), len(flat) - n)[len(flat) - n :]).astype(np.uint32)
-        return {"places": places, **Rows(8).encode(flat[places][None], rng)}
+    def size(self, shape: tuple[int, ...]) -> int:
+        marks, n = self._sizes(shape)
+        return marks + Rows(self.bits).size((1, n))
 
-    def decode(self, parts: Parts, shape: tuple[int, ...]) -> np.ndarray:
-        places, flat = parts["places"].astype(np.int64), np.zeros(int(np.prod(shape)), np.float32)
-        if (np.diff(places) <= 0).any() or places[-1] >= len(flat):
-            raise ValueError("places that are not in order, or outside the array")
-        flat[places] = Rows(8).decode({k: parts[k] for k in ("codes", "scales")}, (1, len(places)))[0]
+    def encode(self, change: np.ndarray, rng: np.random.Generator) -> bytes:
+        flat, n = change.ravel(), self._sizes(change.shape)[1]
+        chosen = np.zeros(len(flat), bool)
+        chosen[np.argpartition(np.abs(flat), len(flat) - n)[len(flat) - n :]] = True
+        return np.packbits(chosen).tobytes() + Rows(self.bits).encode(flat[chosen][None], rng)
+
+    def decode(self, code: bytes, shape: tuple[int, ...]) -> np.ndarray:
+        marks, n = self._sizes(shape)
+        chosen = np.unpackbits(np.frombuffer(code, np.uint8, marks), count=math.prod(shape)).astype(bool)
+        if chosen.sum() != n:
+            raise ValueError(f"another number of entries than {n}")
+        flat = np.zeros(len(chosen), np.float32)
+        flat[chosen] = Rows(self.bits).decode(code[marks:], (1, n))[0]
         return flat.reshape(shape)
 
 
-def encode(codec: Codec, new: Arrays, base: Arrays, rng: np.random.Generator) -> ArrayRecord:
-    """The code of ``new`` weights for whoever holds ``base``."""
-    coded = ArrayRecord()
+def encode(
+    codec: Codec, new: Arrays, base: Arrays, rng: np.random.Generator
+) -> tuple[ArrayRecord, dict[str, np.ndarray]]:
+    """The code of ``new`` weights for whoever holds ``base``, and the weights that it stands for."""
+    coded, decoded = ArrayRecord(), dict(new)
     for name, value in new.items():
         if _is_coded(value, base.get(name)):
-            parts = codec.encode(value - base[name], rng)
-            for part, array in parts.items():
-                coded[f"{name}{OF}{part}"] = Array(array)
+            code = codec.encode(value - base[name], rng)
+            coded[name] = Array(str(value.dtype), value.shape, DEFLATED, _compressed(code))
+            decoded[name] = _changed(base[name], codec, code)
         else:
             coded[name] = Array(value)
-    return coded
+    return coded, decoded
 
 
 def decode(codec: Codec, coded: ArrayRecord, base: Arrays) -> dict[str, np.ndarray]:
     """The weights that a code stands for. ValueError for one that ``encode`` cannot have made of weights in the form of
-    ``base``; nothing is unpacked before its size is known to be right."""
-    forms = {name: codec.forms(value.shape) if _is_coded(value, value) else {} for name, value in base.items()}
-    expected = {f"{name}{OF}{part}" for name, parts in forms.items() for part in parts}
-    if set(coded) != expected | {name for name, parts in forms.items() if not parts}:
+    ``base``; nothing is unpacked beyond its right size."""
+    if set(coded) != set(base):
         raise ValueError("arrays of other names")
     new = {}
     for name, value in base.items():
-        if forms[name]:
-            parts = {part: _values(coded[f"{name}{OF}{part}"], *form) for part, form in forms[name].items()}
-            new[name] = value + codec.decode(parts, value.shape)
+        if _is_coded(value, value):
+            new[name] = _changed(value, codec, _decompressed(coded[name], codec.size(value.shape)))
         else:
-            new[name] = _values(coded[name], value.shape, str(value.dtype))
+            new[name] = _values(coded[name], value)
     return new
+
+
+def _changed(base: np.ndarray, codec: Codec, code: bytes) -> np.ndarray:
+    change = codec.decode(code, base.shape)
+    return np.add(base, change, out=change)
 
 
 def _is_coded(value: np.ndarray, base: np.ndarray | None) -> bool:
     return base is not None and value.shape == base.shape and value.ndim > 1 and value.dtype == np.float32
 
 
-def _values(array: Array, shape: tuple[int, ...], dtype: str) -> np.ndarray:
-    header, n_bytes = _header(shape, dtype)
+def _compressed(code: bytes) -> bytes:
+    """Huffman's code alone: changes of weights repeat nothing."""
+    deflate = zlib.compressobj(level=1, wbits=-zlib.MAX_WBITS, strategy=zlib.Z_HUFFMAN_ONLY)
+    return deflate.compress(code) + deflate.flush()
+
+
+def _decompressed(array: Array, size: int) -> bytes:
+    """A code of this size; ValueError for any other."""
+    if array.stype != DEFLATED:
+        raise ValueError("no code")
+    inflate = zlib.decompressobj(wbits=-zlib.MAX_WBITS)
+    try:
+        code = inflate.decompress(array.data, size + 1)
+    except zlib.error as error:
+        raise ValueError("no compressed code") from error
+    if len(code) != size or not inflate.eof:
+        raise ValueError("a code of another size")
+    return code
+
+
+def _values(array: Array, like: np.ndarray) -> np.ndarray:
+    header, n_bytes = _header(like.shape, str(like.dtype))
     if not array.data.startswith(header) or len(array.data) != len(header) + n_bytes:
         raise ValueError("an array of another form")
-    return np.frombuffer(array.data, dtype, offset=len(header)).reshape(shape)
+    return np.frombuffer(array.data, like.dtype, offset=len(header)).reshape(like.shape)
 
 
 @cache

@@ -54,12 +54,12 @@ class LocalGrid(Grid):
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterator[Message]:
         asked = sorted(messages, key=lambda m: m.metadata.dst_node_id)
         for message, (down, up) in zip(asked, self._replies(asked, timeout), strict=True):
-            site = self.site(message)
-            entry = self.meter.entry(PHASES[message.metadata.message_type], *site[1:])
-            entry.bytes_down += down
+            work = self.site(message)
+            traffic = PHASES[message.metadata.message_type], *work[1:]
+            self.meter.sent(traffic, down=down)
             if up is not None:
-                entry.bytes_up += len(up)
-                with self.meter.phase(*site):
+                self.meter.sent(traffic, up=len(up))
+                with self.meter.phase(*work):
                     reply = _unpacked(up)
                 yield reply
 

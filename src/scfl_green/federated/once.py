@@ -5,7 +5,7 @@ same, decoded weights, so that errors of a code do not add up.
 """
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NoReturn
 
@@ -34,15 +34,21 @@ class WeightsOnce(Grid):
     """Wraps a Grid whose clients have the mod ``HoldWeights``: leaves out the weights that a site already holds, and
     with a ``codec`` sends changes in both directions.
 
-    A site that proves not to hold them, because it is new or was restarted, gets them whole.
+    ``known`` are weights that sites hold to begin with: untrained ones, which they draw from the seed. A site that
+    proves not to hold them, because it is new or was restarted, gets them whole.
     """
 
-    def __init__(self, grid: Grid, codec: Codec | None = None, seed: int = 0) -> None:
+    def __init__(self, grid: Grid, codec: Codec | None = None, seed: int = 0, known: ArrayRecord | None = None) -> None:
         self.grid, self.codec, self.seed = grid, codec, seed
         # By node, of the last message that it replied to.
         self.held: dict[int, Held] = {}
         # By hash, for changes; without a codec, none are kept.
         self.arrays: dict[str, ArrayRecord] = {}
+        # Bytes that messages so far would have had more if all weights had travelled whole.
+        self.spared = 0
+        if known is not None:
+            name = name_of(known)
+            self.held, self.arrays = dict.fromkeys(grid.get_node_ids(), Held(name, name)), {name: known}
         self._coded: dict[tuple[str, str], tuple[str, ArrayRecord]] = {}
 
     def get_node_ids(self) -> Iterable[int]:
@@ -65,8 +71,8 @@ class WeightsOnce(Grid):
         sent, given = [], dict[int, Held]()
         for message in messages:
             node = message.metadata.dst_node_id
-            if name := names[node]:
-                message, given[node] = self._shortened(message, name, before[node])
+            if node in names:
+                message, given[node] = self._shortened(message, names[node], before[node])
             sent.append(message)
         for reply in self.grid.send_and_receive(sent, timeout=timeout):
             node = reply.metadata.src_node_id
@@ -95,6 +101,7 @@ class WeightsOnce(Grid):
             given = Held(name, name)
             if self.codec:
                 self.arrays[name] = arrays
+        self.spared += _size(arrays) - _size(content.array_records.get("arrays", {}))
         content["config"] = ConfigRecord({**config, NAME: given.name})
         return Message(content, dst_node_id=to.dst_node_id, message_type=to.message_type, group_id=to.group_id), given
 
@@ -102,20 +109,22 @@ class WeightsOnce(Grid):
         """The hash of the weights that a code stands for, which are kept, and the code."""
         assert self.codec is not None
         rng = np.random.default_rng([self.seed, round_number])
-        coded = encode(self.codec, numpy_of(arrays), numpy_of(base), rng)
-        decoded = ArrayRecord({key: Array(value) for key, value in decode(self.codec, coded, numpy_of(base)).items()})
+        coded, stands_for = encode(self.codec, numpy_of(arrays), numpy_of(base), rng)
+        decoded = ArrayRecord({key: Array(value) for key, value in stands_for.items()})
         self.arrays[name := name_of(decoded)] = decoded
         return name, coded
 
     def _decode(self, reply: Message, base: str) -> None:
         """Replace a change by the weights; a code that stands for none is left to the checks of replies."""
         if self.codec and "arrays" in reply.content:
+            code = reply.content["arrays"]
             try:
-                weights = decode(self.codec, reply.content["arrays"], numpy_of(self.arrays[base]))
+                weights = decode(self.codec, code, numpy_of(self.arrays[base]))
             except ValueError as error:
                 reply.content["arrays"] = ArrayRecord({f"no code of weights: {error}": Array(np.zeros(0))})
             else:
                 reply.content["arrays"] = ArrayRecord({name: Array(value) for name, value in weights.items()})
+                self.spared += _size(reply.content["arrays"]) - _size(code)
 
     def state_dict(self) -> State:
         """What the sites hold, and in a simulation the sites' own state."""
@@ -135,14 +144,15 @@ class WeightsOnce(Grid):
 
 
 def _names(messages: Sequence[Message]) -> dict[int, str]:
-    """The hash of the weights for each node; empty if a message has none. Most messages share one record."""
+    """The hash of the weights for each node whose message has some. Most messages share one record."""
     hashes: dict[int, str] = {}
     names = {}
     for message in messages:
         arrays = message.content.array_records.get("arrays")
-        if arrays is not None and id(arrays) not in hashes:
-            hashes[id(arrays)] = name_of(arrays)
-        names[message.metadata.dst_node_id] = hashes.get(id(arrays), "")
+        if arrays is not None:
+            if id(arrays) not in hashes:
+                hashes[id(arrays)] = name_of(arrays)
+            names[message.metadata.dst_node_id] = hashes[id(arrays)]
     return names
 
 
@@ -158,6 +168,10 @@ def name_of(arrays: ArrayRecord) -> str:
 def numpy_of(arrays: ArrayRecord) -> dict[str, np.ndarray]:
     """The values of a record by name."""
     return {name: array.numpy() for name, array in arrays.items()}
+
+
+def _size(arrays: Mapping[str, Array]) -> int:
+    return sum(len(array.data) for array in arrays.values())
 
 
 def _alike(arrays: ArrayRecord, base: ArrayRecord) -> bool:

@@ -14,13 +14,14 @@ from scfl_green.bounds import Count, Positive
 from scfl_green.data.partition import Part
 from scfl_green.errors import InputError, listed
 from scfl_green.federated.apps import PART, client_app, server_app
+from scfl_green.federated.carbon_aware import CarbonAware
 from scfl_green.federated.codec import Codec
 from scfl_green.federated.grid import LocalGrid
 from scfl_green.federated.once import name_of
 from scfl_green.federated.strategy import CheckedStrategy
 from scfl_green.federated.workers import WorkersGrid
 from scfl_green.models.prune import Weights
-from scfl_green.training.hooks import PartialStep
+from scfl_green.training.hooks import Hook, PartialStep
 from scfl_green.training.job import Job
 
 MINIMA = ("min_train_nodes", "min_evaluate_nodes", "min_available_nodes")
@@ -45,10 +46,13 @@ class Federation:
     parallel_clients: Count = 1
     codec: Codec | None = None
 
-    def check(self, n_clients: int, reshapes: bool) -> None:
-        """Raises InputError for settings that do not fit the number of clients, or weights that change shape."""
-        if reshapes and isinstance(self.strategy, FedOpt):
+    def check(self, n_clients: int, hooks: Iterable[Hook]) -> None:
+        """Raises InputError for settings that do not fit the number of clients, or what hooks do."""
+        hooks = [*hooks]
+        if isinstance(self.strategy, FedOpt) and any(hook.reshapes for hook in hooks):
             raise InputError("opt=prune needs federation=fedavg or fedprox: an adaptive server keeps the old shapes")
+        if isinstance(self.strategy, CarbonAware):
+            self.strategy.check(self.min_clients, any(hook.validates for hook in hooks))
         minima = {f"strategy.{setting}": getattr(self.strategy, setting, 0) for setting in MINIMA}
         for setting, n in {"min_clients": self.min_clients or 0, **minima}.items():
             if n > n_clients:  # Flower would wait for them forever
@@ -97,10 +101,12 @@ def _grid(job: Job, parts: Sequence[Part], federation: Federation) -> LocalGrid:
 def simulate(job: Job, parts: Sequence[Part], federation: Federation) -> Federated:
     """Run a federation whose clients are ``parts``, without daemons or start-up time."""
     check_sizes(parts, federation.min_cells)
-    federation.check(len(parts), any(hook.reshapes for hook in job.hooks))
+    federation.check(len(parts), job.hooks)
     # Flower's log would break the progress bar; the metrics contain the same.
     logging.getLogger("flwr").setLevel(logging.WARNING)
     grid = _grid(job, parts, federation)
+    if isinstance(federation.strategy, CarbonAware):
+        federation.strategy.begin(job.meter, grid.clients, federation.rounds)
     strategy = CheckedStrategy(
         federation.strategy,
         evaluate=all(len(part.validation) for part in parts),

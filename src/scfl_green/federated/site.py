@@ -18,19 +18,21 @@ WEIGHTS, LEFT, HASH = "weights", "left-out", "weights-hash"
 
 class HoldWeights:
     """A mod of Flower's ClientApp, the site's side of ``WeightsOnce``: keeps the weights of each message in the site's
-    state, and puts them into a message that only names them.
+    state, and puts them into a message that only names them. A site that holds none holds the ``untrained`` ones.
 
     With a ``codec``, it decodes what it gets and codes the weights that it has trained; what a code leaves out is added
     to the next (error feedback: Seide et al. 2014, Interspeech, "1-Bit Stochastic Gradient Descent").
     """
 
-    def __init__(self, codec: Codec | None = None, seed: int = 0) -> None:
-        self.codec, self.seed = codec, seed
+    def __init__(self, codec: Codec | None = None, seed: int = 0, untrained: ArrayRecord | None = None) -> None:
+        self.codec, self.seed, self.untrained = codec, seed, untrained
 
     def __call__(self, message: Message, context: Context, call_next: Callable[[Message, Context], Message]) -> Message:
         name = message.content["config"].get(NAME)
         if name is None:
             return call_next(message, context)
+        if HASH not in context.state and self.untrained is not None:
+            hold(context, name_of(self.untrained), self.untrained)
         weights = self._weights(message, context, str(name))
         if weights is None:
             return Message(RecordDict({"config": ConfigRecord({MISSING: name})}), reply_to=message)
@@ -64,8 +66,7 @@ class HoldWeights:
         for name, left in numpy_of(context.state.get(LEFT, ArrayRecord())).items():
             if name in wanted and wanted[name].shape == left.shape:
                 wanted[name] = wanted[name] + left
-        coded = encode(self.codec, wanted, given, rng)
-        decoded = decode(self.codec, coded, given)
+        coded, decoded = encode(self.codec, wanted, given, rng)
         left_out = {name: wanted[name] - value for name, value in decoded.items() if value.ndim > 1}
         context.state[LEFT] = ArrayRecord({name: Array(value) for name, value in left_out.items()})
         return coded

@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning import Trainer
 
 from scfl_green.data.dataset import Dataset, Recipe, kept_in, load, prepare
-from scfl_green.data.features.sums import GeneSums
+from scfl_green.data.features.asked import ask_again
 from scfl_green.data.partition import Split
 from scfl_green.data.reading.cells import Cells, Reading
 from scfl_green.data.reading.known import with_genes, with_types
@@ -46,23 +46,29 @@ def load_dataset(
     # Only for federations, and checked before clients report their genes.
     federation = cfg.regime.get("federation")
     min_cells = federation.min_cells if federation else 0
-    sum_up = partial(instantiate(cfg.gene_sums), meter=meter)
+    ask = partial(instantiate(cfg.gene_sums), meter=meter)
     if folder.is_dir():
         dataset = load(folder)
-        clients = list(dataset.split.clients.values())
-        check_sizes(clients, min_cells)
+        _check_sites(dataset.split, meter)
+        check_sizes(dataset.split.clients.values(), min_cells)
         if federation and meter and start is None:
             # The cache saved this machine the work, but a federation sends these messages all the same.
-            nothing = GeneSums.zeros(len(dataset.types), dataset.n_genes_read)
-            sum_up(clients, lambda _: nothing)
+            ask_again(ask, dataset.split, dataset.asked)
     else:
         cells, split = _read(cfg, paths, start)
+        _check_sites(split, meter)
         check_sizes(split.clients.values(), min_cells)
-        recipe = Recipe(instantiate(cfg.genes), cfg.data.standardise, _preprocesses(cfg), sum_up)
+        recipe = Recipe(instantiate(cfg.genes), cfg.data.standardise, _preprocesses(cfg), ask)
         dataset = prepare(cells, split, folder, recipe, start.preparation if start else None)
     if start is not None:
         start.seen.check(dataset.split, contents(paths), len(dataset.features.labels))
     return dataset
+
+
+def _check_sites(split: Split, meter: EnergyMeter | None) -> None:
+    """InputError for countries of sites that are not there."""
+    if meter is not None:
+        meter.intensity.check_sites(split.numbers)
 
 
 def _cache_key(cfg: DictConfig, paths: Sequence[Path], start: TrainedModel | None) -> dict[str, Any]:

@@ -33,7 +33,10 @@ def identify(
     """
     # Files are identified by their content, not by their place or source.
     data = {key: value for key, value in config["data"].items() if key not in ("source", "path", "likes")}
-    hashed = config | {"data": data, "weights": start and start.sha256, "files": contents(paths)}
+    hours = config["carbon"]["intensity"]
+    files = [Path(name).expanduser() for name in ([hours] if isinstance(hours, str) else hours or [])]
+    carbon = config["carbon"] | {"intensity": contents(files)}
+    hashed = config | {"data": data, "carbon": carbon, "weights": start and start.sha256, "files": contents(paths)}
     split = {key: value for key, value in config["split"].items() if key != "seed"}
     method = {key: value for key, value in hashed.items() if key not in ("seed", "weights")} | {"split": split}
     named = {"data": config["data"]["name"]} | {key: choices[key] for key in ("model", "opt", "regime", "split")}

@@ -32,6 +32,7 @@ def register_resolvers() -> None:
     register("sweep_name", sweep_name, use_cache=True)
     register("seeds", lambda n: ",".join(map(str, range(1, n + 1))) if isinstance(n, int) else n)
     register("product", lambda a, b: a * b)
+    register("quotient", lambda a, b: a // b)
 
 
 def run_name(regime: str = "", *, skipped: tuple[str, ...] = (), people: bool = True, _root_: DictConfig) -> str:

@@ -2,10 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scfl_green.bounds import Count, Fraction
 from scfl_green.data.partition import Part
+from scfl_green.data.seen import Seen
+from scfl_green.data.sources.local import contents
 from scfl_green.errors import InputError, listed
 
 if TYPE_CHECKING:
@@ -35,6 +38,12 @@ def at_one_site(config: Mapping[str, Any]) -> bool:
     """Whether a single file is a newcomer's own, all of whose cells are at that one site: fine-tuning, with no client
     held out."""
     return "finetuning" in config["regime"] and not config["split"]["newcomers"]
+
+
+def check_new(config: Mapping[str, Any], seen: Seen | None, paths: Sequence[Path]) -> None:
+    """InputError if the newcomer's own file is one that the weights were trained on."""
+    if seen is not None and at_one_site(config):
+        seen.check_new(contents(paths))
 
 
 def newcomer_of(job: "Job", client: str | int | None) -> Part:

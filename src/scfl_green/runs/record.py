@@ -8,7 +8,7 @@ import psutil
 import torch
 
 from scfl_green.energy.eaps import HIGH_NETWORK_KWH_PER_GB, LOW_NETWORK_KWH_PER_GB, eaps
-from scfl_green.energy.ledger import CALIBRATE, IDLE, WAITING
+from scfl_green.energy.ledger import AGGREGATE, CALIBRATE, IDLE, TEST, WAITING
 from scfl_green.energy.meter import EnergyMeter
 from scfl_green.runs.regimes import Outcome
 from scfl_green.runs.scoring import SCALED, calibration_fields
@@ -35,11 +35,14 @@ def make_record(
         "seconds_fit": trained.seconds,
         **_energy(job.meter, scores["weighted_f1"]),
         **_transfer(job),
+        **_per_unit(job.meter, len(outcome.models)),
         "train_flops": round(trained.flops),
         "too_short": trained.seconds < min_seconds,
         "cells_seen": trained.cells,
         # Of these bytes, those before training: numbers of cells, and sums by gene.
         "bytes_prepare": sum(job.meter.moved(round=0)),
+        # What these messages would have had more if all weights had travelled whole.
+        "bytes_spared": job.meter.total(AGGREGATE).bytes_spared,
         # After training, and not among these bytes.
         "bytes_calibrate": job.meter.total(CALIBRATE).bytes_up + job.meter.total(CALIBRATE).bytes_down,
         "epsilon": None,
@@ -68,7 +71,7 @@ def _size(job: Job, outcome: Outcome) -> dict[str, Any]:
 
 def _energy(meter: EnergyMeter, f1: float) -> dict[str, Any]:
     trained, idle, transfer_kg = meter.trained(), meter.total(IDLE), meter.transfer()[1]
-    without_ram_kg = (trained.energy_cpu_kwh + trained.energy_gpu_kwh) * meter.intensity
+    without_ram_kg = (trained.energy_cpu_kwh + trained.energy_gpu_kwh) * meter.mean_intensity
     low_kg, high_kg = (meter.transfer(kwh)[1] for kwh in (LOW_NETWORK_KWH_PER_GB, HIGH_NETWORK_KWH_PER_GB))
     return {
         **{name: getattr(trained, name) for name in ENERGY},
@@ -88,12 +91,25 @@ def _transfer(job: Job) -> dict[str, Any]:
     transfer_kwh, transfer_kg = job.meter.transfer()
     return {
         "energy_mode": job.meter.mode,
-        "country": job.meter.country,
-        "carbon_intensity_kg_per_kwh": job.meter.intensity,
+        "pue": job.meter.pue,
+        "country": job.meter.intensity.country,
+        "countries": job.meter.intensity.countries,
+        "carbon_intensity_kg_per_kwh": job.meter.mean_intensity,
+        "waited_hours": job.meter.intensity.clock.waited_hours,
         "bytes_up": bytes_up,
         "bytes_down": bytes_down,
         "transfer_kwh": transfer_kwh,
         "transfer_emissions_kg": transfer_kg,
+    }
+
+
+def _per_unit(meter: EnergyMeter, n_models: int) -> dict[str, Any]:
+    """Grams of CO2e per trained model, transfer included, and per thousand cells of those that were tested: functional
+    units of SCI for AI, without the hardware's own (embodied) emissions."""
+    tested = meter.total(TEST)
+    return {
+        "emissions_g_per_model": (meter.trained().emissions_kg + meter.transfer()[1]) * 1e3 / n_models,
+        "emissions_g_per_1000_cells": tested.emissions_kg * 1e6 / tested.cells if tested.cells else None,
     }
 
 

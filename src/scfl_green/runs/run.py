@@ -1,5 +1,6 @@
 """One run, from a configuration to a record."""
 
+import json
 import logging
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,7 +20,9 @@ from omegaconf import DictConfig, OmegaConf
 from scfl_green.data.dataset import Dataset
 from scfl_green.data.seen import Seen
 from scfl_green.data.sources.local import contents
-from scfl_green.energy.ledger import PREPARE, TRACKING, Ledger
+from scfl_green.energy.boamps import boamps
+from scfl_green.energy.intensity import WHERE, Intensity
+from scfl_green.energy.ledger import PREPARE, TRACKING
 from scfl_green.energy.meter import EnergyMeter
 from scfl_green.errors import InputError
 from scfl_green.federated.strategy import QuorumError
@@ -29,7 +32,7 @@ from scfl_green.runs.assemble import load_dataset, make_job
 from scfl_green.runs.cells import draw_cells, print_cells, table_without_names
 from scfl_green.runs.folder import SUMMARY, RunFolder, identify
 from scfl_green.runs.names import hydra_node
-from scfl_green.runs.newcomer import at_one_site
+from scfl_green.runs.newcomer import check_new
 from scfl_green.runs.record import make_record
 from scfl_green.runs.regimes import Outcome, Trained
 from scfl_green.runs.scoring import calibrated, score, test_tables
@@ -102,8 +105,7 @@ def _checked(cfg: DictConfig) -> Inputs:
     start = None if cfg.weights is None else TrainedModel.load(cfg.weights, cfg.trusted)
     # A partial, so that Hydra does not wrap its InputErrors.
     paths: list[Path] = instantiate(cfg.data.source, _partial_=True, _convert_="all")()
-    if start is not None and at_one_site(config):
-        start.seen.check_new(contents(paths))
+    check_new(config, start.seen if start else None, paths)
     return Inputs(cfg, {key: value for key, value in config.items() if key not in INCIDENTAL}, paths, start)
 
 
@@ -121,7 +123,9 @@ def _set_up_process(cfg: DictConfig) -> None:
 @contextmanager
 def metered(cfg: DictConfig) -> Iterator[EnergyMeter]:
     """The meter of a run, as ``carbon`` configures it."""
-    meter = EnergyMeter(**{key: value for key, value in cfg.carbon.items() if key != "min_seconds"})
+    carbon: dict[str, Any] = OmegaConf.to_container(cfg.carbon, resolve=True)  # type: ignore[assignment]
+    rest = {key: value for key, value in carbon.items() if key not in (*WHERE, "min_seconds")}
+    meter = EnergyMeter(Intensity.of(carbon), **rest)
     try:
         yield meter
     finally:
@@ -130,14 +134,13 @@ def metered(cfg: DictConfig) -> Iterator[EnergyMeter]:
 
 def _run(inputs: Inputs, dataset: Dataset, meter: EnergyMeter, folder: RunFolder) -> dict[str, Any]:
     cfg, checkpoint = inputs.cfg, folder.checkpoint()
-    meter.add(Ledger.from_rows(checkpoint.parts.get("energy", {}).get("rows", [])))
+    meter.load_state_dict(checkpoint.parts.get("energy", {}))
     with Tracker(folder.path, meter, inputs.config, partial(instantiate, cfg.logger)) as tracker:
         job = make_job(cfg, dataset, inputs.start, meter, tracker, checkpoint)
         job.warm_up()
         with meter.phase(TRACKING):
             tracker.open()
-        outcome = _train(inputs, dataset, job, folder)
-        outcome = calibrated(job, outcome)
+        outcome = calibrated(job, _train(inputs, dataset, job, folder))
         tested = score(job, outcome)
         meter.read()
         record = make_record(folder.identity, job, outcome, tested.scores, min_seconds=cfg.carbon.min_seconds)
@@ -150,11 +153,11 @@ def _run(inputs: Inputs, dataset: Dataset, meter: EnergyMeter, folder: RunFolder
         LOG.info(note)
     draw_cells(cfg.data.name, dataset, folder.path / "cells.png")
     meter.write(folder.path / "energy.csv")
-    if outcome.rows:
-        tables["finetune"] = pd.DataFrame(outcome.rows).set_index("arm")
+    tables |= {"finetune": pd.DataFrame(outcome.rows).set_index("arm")} if outcome.rows else {}
     for name, table in (tables | {"cells": dataset.table()}).items():
         write_atomically(folder.path / f"{name}.csv", table.to_csv().encode())
     saved = _save(inputs, dataset, outcome.models, folder.path, job)
+    write_atomically(folder.path / "boamps.json", json.dumps(boamps(meter, record), indent=1).encode())
     folder.finish(record)
     LOG.info("%s: result.json, %s, metrics.csv, energy.csv", folder.path, saved)
     return record

@@ -14,6 +14,7 @@ from pydantic import Field
 
 from scfl_green.bounds import Count, Weight
 from scfl_green.data.reading.cells import Reading
+from scfl_green.energy.intensity import Intensity
 from scfl_green.energy.meter import EnergyMeter
 from scfl_green.errors import InputError
 from scfl_green.runs.signatures import Problem, parameters_of, target_problems, unknown, value_problems
@@ -53,8 +54,8 @@ GENERAL: dict[str, dict[str, Any]] = {
     "federation": {"rounds": Count, "local_epochs": Count},
     "carbon": {"min_seconds": Weight},
 }
-# Groups without a ``_target_``, and the signature that describes their settings.
-SIGNATURES = {"data": Reading, "carbon": EnergyMeter}
+# Groups without a ``_target_``, and the signatures that describe their settings.
+SIGNATURES: dict[str, tuple[type, ...]] = {"data": (Reading,), "carbon": (EnergyMeter, Intensity)}
 # Groups whose targets need no torch.
 LIGHT = ("data", "genes", "split", "finetuning")
 # Arguments of Lightning's Trainer that leave whole epochs to train, as a run counts its cells and FLOPs; the others
@@ -108,11 +109,11 @@ def _of_lightning(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _group_problems(group: str, config: dict[str, Any]) -> Iterator[Problem]:
-    """Wrong values in a group, and unknown names, if a signature describes it."""
+    """Wrong values in a group, and unknown names, if signatures describe it."""
     known = dict(GENERAL.get(group, {}))
-    if group in SIGNATURES:
-        known = parameters_of(SIGNATURES[group]).annotations | known
-    elif group == "trainer":
+    for signature in SIGNATURES.get(group, ()):
+        known = parameters_of(signature).annotations | known
+    if group == "trainer":
         known |= dict.fromkeys(LIGHTNINGS, Any)
     for name, value in (config[group] if group else config).items():
         key = f"{group}.{name}" if group else name
@@ -136,6 +137,6 @@ def _conflicts(config: dict[str, Any]) -> Iterator[str]:
     if prune and (prune["after_round"] >= rounds or prune["after_epoch"] >= epochs):
         yield "prune.after_round and prune.after_epoch should leave training after pruning; lower them"
     if config["federation"]["codec"] and not {"federation", "finetuning"} & config["regime"].keys():
-        yield "opt=compress and message= need regime=federated: other regimes send nothing that could be smaller"
+        yield "opt=compress, opt=green and message= need regime=federated: other regimes send nothing"
     if prune and config["budget"]:
         yield "opt=prune and callbacks=carbon_budget each decide when training ends: choose one"

@@ -12,7 +12,7 @@ from scfl_green.bounds import Fraction, Positive, Weight
 from scfl_green.errors import InputError, listed, nearest
 
 # Arguments that the program passes, and no configuration.
-PASSED = ("self", "job", "sums", "n_types", "meter", "to")
+PASSED = ("self", "job", "sums", "n_types", "meter", "to", "where")
 STRICT = ConfigDict(strict=True, arbitrary_types_allowed=True)
 # Bounds that the signatures of other libraries lack.
 LIBRARY_BOUNDS = {

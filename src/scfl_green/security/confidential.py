@@ -26,7 +26,7 @@ CONFIG_KEYS = ("_target_", "name", "preprocess", "precision", "accelerator", "mo
 VERSION_KEYS = ("torch", "pytorch-lightning", "flwr", "codecarbon", "scfl-green")
 PUBLIC_KEYS = frozenset(RECORD_KEYS + CONFIG_KEYS + VERSION_KEYS)
 # Clients may be donors, even if their names are numbers.
-PEOPLE_KEYS = ("client", "newcomers", "test")
+PEOPLE_KEYS = ("client", "countries", "newcomers", "test")
 # Not only paths: interpolated values may come from the environment.
 PATH = re.compile(r"[/\\~]|\.h5ad|\.safetensors|\$\{")
 NUMBERS = re.compile(r"[\d.,e+\[\]-]*|null|true|false")
@@ -35,7 +35,7 @@ GROUPS = (
     "callbacks", "carbon", "data", "experiment", "federation", "genes", "launcher", "logger", "model", "opt", "paths",
     "privacy", "regime", "split", "trainer",
 )  # fmt: skip
-PATH_KEYS = ("weights", "data.path", "data.source", "paths")
+PATH_KEYS = ("weights", "data.path", "data.source", "carbon.intensity", "paths")
 # Groups that only repeat the values of other keys.
 REPEATING_GROUPS = ("hydra", "logger", "paths")
 MAX_DEPTH = 40
@@ -102,6 +102,8 @@ def _snake_case(key: str) -> str:
 def public(value: Any, key: str = "") -> Any:
     """The part of a configuration or record that may be uploaded: numbers, and strings under ``PUBLIC_KEYS``."""
     if isinstance(value, Mapping):
+        if key in PEOPLE_KEYS:
+            return None
         shown = {name: public(below, str(name)) for name, below in value.items()}
         return {name: below for name, below in shown.items() if below is not None or value[name] is None}
     if isinstance(value, list | tuple):

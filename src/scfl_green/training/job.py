@@ -15,7 +15,7 @@ from scfl_green.data.features.datamodule import Batch, CellDataModule, Features
 from scfl_green.data.partition import Part, Split
 from scfl_green.energy.callback import MeasureEmissions
 from scfl_green.energy.flops import FlopsPerCell
-from scfl_green.energy.ledger import CHECKPOINT, FIT, PREPARE, TEST, VALIDATE, WARM_UP
+from scfl_green.energy.ledger import CHECKPOINT, FIT, TEST, VALIDATE, WARM_UP
 from scfl_green.energy.meter import EnergyMeter
 from scfl_green.errors import InputError
 from scfl_green.models.base import CellClassifier
@@ -77,9 +77,7 @@ class Job:
     def checkpoint(self, name: str, state: State) -> None:
         """Write a checkpoint with the new state of one part, and the ledger so far."""
         with self.meter.phase(CHECKPOINT):
-            # A run that resumes prepares again.
-            rows = [row for row in self.meter.rows() if row["phase"] != PREPARE]
-            self.save({name: state, "energy": {"rows": rows}})
+            self.save({name: state, "energy": self.meter.state_dict()})
 
     def weights(self) -> Weights:
         """A copy of the model's current weights."""
@@ -133,6 +131,7 @@ class Job:
 
     def predict(self, parts: Sequence[Part], weights: Weights) -> Predicted:
         """What ``weights`` predict for the test cells of these parts."""
+        self.meter.entry(TEST).cells += sum(len(part.test) for part in parts)
         with self.meter.phase(TEST):
             return {part.name: self.logits(part.test, weights) for part in parts}
 

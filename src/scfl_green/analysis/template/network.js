@@ -7,9 +7,9 @@
     const kwhPerGb = 10 ** range.value;
     shown.value = digits.format(kwhPerGb);
     const rows = [...body.rows].map((row) => {
-      const { f1, kwh, gb, intensity } = row.dataset;
+      const { f1, kwh, gb, intensity, network } = row.dataset;
       const transfer = gb * kwhPerGb;
-      const kg = (+kwh + transfer) * intensity;
+      const kg = kwh * intensity + transfer * network;
       [f1 / kg, kg * 1e6, (100 * transfer) / (+kwh + transfer)].forEach((value, number) => {
         const cell = row.cells[number + 1];
         cell.textContent = digits.format(value);

@@ -10,27 +10,28 @@ import pandas as pd
 from scipy import sparse
 
 from scfl_green.bounds import Count
+from scfl_green.data.features.asked import AskedSums
 from scfl_green.data.features.sums import BLOCK, GeneSums, normalise
 from scfl_green.data.reading.cells import Cells
 from scfl_green.errors import InputError
 
 CLIP = 10.0
 
-ChooseGenes = Callable[[GeneSums], np.ndarray]
+ChooseGenes = Callable[[AskedSums], np.ndarray]
 
 
-def all_genes(sums: GeneSums) -> np.ndarray:
+def all_genes(sums: AskedSums) -> np.ndarray:
     """Choose every gene."""
-    return np.arange(sums.linear.shape[-1])
+    return np.arange(sums.n_genes)
 
 
-def highly_variable(sums: GeneSums, n_genes: Count) -> np.ndarray:
+def highly_variable(sums: AskedSums, n_genes: Count) -> np.ndarray:
     """Choose the genes (sorted positions) whose dispersion is highest among genes of similar mean.
 
     Satija et al. 2015 (Nature Biotechnology 33, Online Methods), as scanpy's ``flavor="seurat"`` computes it:
     log variance-to-mean ratio, z-scored within 20 bins of log mean.
     """
-    mean, variance = sums.mean_and_variance("linear")
+    mean, variance = sums.linear.mean_and_variance()
     if (mean < 0).any():
         raise InputError("genes=highly_variable is for counts; these features have negative means: choose genes=all")
     mean = np.where(mean == 0, 1e-12, mean)
@@ -45,20 +46,20 @@ def highly_variable(sums: GeneSums, n_genes: Count) -> np.ndarray:
     return _highest(score.fillna(-np.inf).to_numpy(), n_genes)
 
 
-def between_within(sums: GeneSums, n_genes: Count) -> np.ndarray:
+def between_within(sums: AskedSums, n_genes: Count) -> np.ndarray:
     """Choose the genes (sorted positions) with the highest ratio of between-type to within-type sum of squares.
 
     Dudoit et al. 2002 (JASA 97:77, section 2.3), the gene filter of scDLC (Zhou et al. 2022, "Methods").
     """
-    return _highest(between_within_ratio(sums), n_genes)
+    return _highest(between_within_ratio(sums.logged), n_genes)
 
 
 def between_within_ratio(sums: GeneSums) -> np.ndarray:
     """BSS/WSS of log-normalised values by gene; 0 for a constant gene."""
-    n, (linear, squared) = np.maximum(sums.n, 1)[:, None], sums.sums()
-    explained = (linear**2 / n).sum(axis=0)
-    between = explained - linear.sum(axis=0) ** 2 / sums.n.sum()
-    within = squared.sum(axis=0) - explained
+    n, (values, squares) = np.maximum(sums.n, 1)[:, None], sums.sums()
+    explained = (values**2 / n).sum(axis=0)
+    between = explained - values.sum(axis=0) ** 2 / sums.n.sum()
+    within = squares - explained
     return np.divide(between, within, out=np.zeros_like(between), where=within > 1e-9)
 
 
@@ -83,12 +84,14 @@ class Preparation:
 
     @classmethod
     def learn(
-        cls, cells: Cells, sums: GeneSums, choose_genes: ChooseGenes, standardise: bool, preprocess: bool = True
+        cls, cells: Cells, sums: AskedSums, choose_genes: ChooseGenes, standardise: bool, preprocess: bool = True
     ) -> "Preparation":
         chosen = choose_genes(sums)
+        logged = sums.logged_of(chosen)
         # Most informative first: the order in which scDLC reads genes.
-        chosen = chosen[np.argsort(-between_within_ratio(sums)[chosen], kind="stable")]
-        mean, variance = (moment[chosen] for moment in sums.mean_and_variance())
+        order = np.argsort(-between_within_ratio(logged), kind="stable")
+        chosen = chosen[order]
+        mean, variance = (moment[order] for moment in logged.mean_and_variance())
         scale = np.sqrt(variance) if standardise else np.ones_like(variance)
         return cls(
             genes=cells.genes[chosen],
