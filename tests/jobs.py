@@ -100,7 +100,8 @@ def trained(job: Job, weights: Weights | None = None) -> TrainedModel:
     """A model to start from that nobody has trained yet."""
     nothing = np.empty(0)
     preparation = Preparation(nothing, nothing, nothing, nothing)
-    return TrainedModel({}, weights or job.initial, preparation, (), Seen(frozenset(), [], nothing))
+    types = tuple(f"type {number}" for number in range(job.model.n_types))
+    return TrainedModel({}, weights or job.initial, preparation, types, Seen(frozenset(), [], nothing))
 
 
 def simulated(

@@ -19,7 +19,8 @@ from scfl_green.energy.hardware import MemoryInUse
 from scfl_green.energy.ledger import Ledger, Reading
 from scfl_green.energy.meter import EnergyMeter
 from scfl_green.models.actinn import ACTINN
-from scfl_green.runs.regimes import central, finetune
+from scfl_green.runs.fine_tuning import finetune
+from scfl_green.runs.regimes import central
 from scfl_green.runs.tracking import Tracker
 from scfl_green.training.budget import CarbonBudget
 from scfl_green.training.callbacks import BestWeights

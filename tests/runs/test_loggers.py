@@ -23,8 +23,8 @@ from scfl_green.energy.ledger import FIT, VALIDATE
 from scfl_green.energy.meter import EnergyMeter
 from scfl_green.errors import InputError
 from scfl_green.runs import loggers, settings
+from scfl_green.runs.fine_tuning import SCRATCH
 from scfl_green.runs.loggers import Loggers
-from scfl_green.runs.regimes import SCRATCH
 from scfl_green.runs.run import INCIDENTAL, run
 from scfl_green.security.confidential import public
 from scfl_green.training.checkpoint import Checkpoint

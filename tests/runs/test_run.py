@@ -190,16 +190,19 @@ def test_a_newcomer_learns_from_the_federation_and_from_scratch(tmp_path: Path) 
         "regime=finetune",
         "trainer.max_epochs=4",
         "finetuning.freeze=[layers.0]",
+        "finetuning.curve=true",
         *quick,
     ]
     record = run(compose_config(tmp_path / "b", *ours))
     curve = pd.read_csv(tmp_path / "b/run/finetune.csv")
-    assert list(curve.groupby("arm", sort=False).size()) == [4, 4]
+    assert list(curve.groupby("arm", sort=False).size()) == [5, 4]
     tuned, scratch = (rows for _, rows in curve.groupby("arm", sort=False))
-    for rows in (tuned, scratch):
+    for rows, first in ((tuned, 0), (scratch, 1)):
         assert rows["emissions_kg"].is_monotonic_increasing
-        assert rows["epoch"].tolist() == [1, 2, 3, 4]
-    assert tuned["test_weighted_f1"].iloc[0] > scratch["test_weighted_f1"].iloc[0]
+        assert rows["epoch"].tolist() == [*range(first, 5)]
+    untouched, *_ = tuned["test_accuracy"]
+    assert record["untouched_accuracy"] == pytest.approx(untouched)
+    assert tuned["test_weighted_f1"].iloc[1] > scratch["test_weighted_f1"].iloc[0]
     assert record["emissions_kg"] == pytest.approx(tuned["emissions_kg"].iloc[-1], rel=0.3)
     assert record["accuracy"] == pytest.approx(tuned["test_accuracy"].iloc[-1])
     assert record["scratch_accuracy"] == pytest.approx(scratch["test_accuracy"].iloc[-1])
@@ -228,12 +231,14 @@ def test_an_arm_stops_when_validation_no_longer_gains(tmp_path: Path) -> None:
     quick = [*QUICK, "split.newcomers=1"]
     run(compose_config(tmp_path / "a", *quick))
     ours = [f"weights={tmp_path}/a/run", "regime=finetune", "trainer.max_epochs=40", "finetuning.patience=1", *quick]
+    ours.append("finetuning.curve=true")
     record = run(compose_config(tmp_path / "b", *ours))
     curve = pd.read_csv(tmp_path / "b/run/finetune.csv")
     assert record["epochs"] < 40
     tuned = curve[curve["arm"] == "from the federation"]
     best = tuned.loc[tuned["validation_weighted_f1"].idxmax()]
     assert record["accuracy"] == pytest.approx(best["test_accuracy"])
+    assert record["kept_epoch"] == best["epoch"]
 
 
 @pytest.mark.parametrize("regime", ["central", "federated"])

@@ -31,7 +31,8 @@ from scfl_green.models.prune import Weights
 from scfl_green.models.scdlc import ScDLC
 from scfl_green.models.scsmd import ScSMD
 from scfl_green.runs import settings
-from scfl_green.runs.regimes import central, finetune
+from scfl_green.runs.fine_tuning import finetune
+from scfl_green.runs.regimes import central
 from scfl_green.training.callbacks import Proximal
 from scfl_green.training.job import Job
 from scfl_green.training.pruning import Prune

@@ -33,7 +33,9 @@ from scfl_green.models.base import CellClassifier
 from scfl_green.models.prune import Weights
 from scfl_green.models.scdlc import ScDLC
 from scfl_green.runs.each_site import local
-from scfl_green.runs.regimes import Outcome, central, federated, finetune
+from scfl_green.runs.fine_tuning import finetune
+from scfl_green.runs.newcomer import FineTuning
+from scfl_green.runs.regimes import Outcome, central, federated
 from scfl_green.runs.run import run
 from scfl_green.training.budget import CarbonBudget
 from scfl_green.training.callbacks import BestWeights
@@ -310,8 +312,8 @@ REGIMES: dict[str, tuple[Callable[[Job], Outcome], Callable[[], dict[str, Any]]]
     "central, pruned": (partial(central, epochs=EPOCHS), lambda: HALF),
     "central, best weights": (partial(central, epochs=EPOCHS), lambda: {"callbacks": lambda: [BestWeights()]}),
     "each site alone, pruned": (partial(local, epochs=2), lambda: {"hooks": {"prune": Prune(0.5, 1, after_epoch=1)}}),
-    "fine-tuned": (partial(finetune, epochs=EPOCHS, patience=2), dict),
-    "fine-tuned, stopped early": (partial(finetune, epochs=12, patience=1), dict),
+    "fine-tuned": (partial(finetune, epochs=EPOCHS, finetuning=FineTuning(patience=2, curve=True)), dict),
+    "fine-tuned, stopped early": (partial(finetune, epochs=12, finetuning=FineTuning(patience=2)), dict),
     "federated, pruned": (partial(federated, federation=Federation(FedAvg(**ONE), EPOCHS, 1)), lambda: HALF),
     "federated, within a budget": (
         partial(federated, federation=Federation(FedAvg(**ONE), EPOCHS, 1)),

@@ -11,6 +11,10 @@ from scfl_green.analysis.figures import energy, learning, style, tested
 from scfl_green.analysis.results import varied
 from scfl_green.runs.wandb_results import f1_by_type
 
+# The curve of fine-tuning: its column in finetune.csv, its label, and what its cells were not used for.
+ON_TEST = ("test_accuracy", "test accuracy (share of cells)", "Test cells chose nothing.")
+ON_VALIDATION = ("validation_weighted_f1", "validation F1 (weighted, 0 to 1)", "Validation cells, not test cells.")
+
 
 def draw_energy(of: Runs) -> Iterator[Drawing]:
     federated = of.plain[of.plain["regime"] == "federated"]
@@ -110,10 +114,15 @@ def draw_finetuning(of: Runs) -> Iterator[Drawing]:
     if rows.empty:
         return
     n = style.counted(rows.groupby(["model", "arm"])["seed"].nunique())
-    curves = rows.rename(columns={"epoch": "step", "test_accuracy": "value", "arm": "line", "model": "panel"})
-    draw = partial(learning.curves, curves, labels=("epoch", "test accuracy (share of cells)"))
-    caption = f"Lines: means over runs; bands: their range ({n}). Test cells chose nothing."
-    yield of.drawing("epochs", f"{of.data}: accuracy by epoch at a newcomer", caption, draw)
+    # Without finetuning.curve there are none on test cells; without validation cells, none on those.
+    on_test = "test_accuracy" in rows and rows["test_accuracy"].notna().all()
+    value, label, note = ON_TEST if on_test else ON_VALIDATION
+    curves = rows.rename(columns={"epoch": "step", value: "value", "arm": "line", "model": "panel"})
+    curves = curves.dropna(subset="value")
+    caption = f"Lines: means over runs; bands: their range ({n}). Epoch 0: the untouched model. {note}"
+    draw = partial(learning.curves, curves, labels=("epoch", label))
+    if len(curves):
+        yield of.drawing("epochs", f"{of.data}: {label.partition(' (')[0]} by epoch at a newcomer", caption, draw)
     last = rows.groupby(["model", "arm", "seed"], sort=False)[["emissions_g"]].max().reset_index()
     caption = bars_caption(rows.groupby(["model", "arm"])["seed"].nunique())
     draw = partial(figures.bars, last, "arm", measures=("emissions_g",))

@@ -50,7 +50,7 @@ def compared(run: Reopened) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """
     split, cfg, labels = run.dataset.split, run.cfg, run.dataset.features.labels
     of_others = cfg.split.test != "cells"
-    if of_others and (cfg.callbacks or cfg.budget is not None or cfg.regime.get("patience") is not None):
+    if of_others and (cfg.callbacks or cfg.budget is not None or cfg.finetuning.patience is not None):
         raise InputError(f"{OF_OTHERS}; and validation cells were used to choose weights: use split.test=cells")
     found = {}
     for part in [*split.clients.values(), *split.newcomers.values()]:

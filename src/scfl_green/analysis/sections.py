@@ -45,7 +45,10 @@ def sections(folder: Path, results: pd.DataFrame) -> list[Section]:
         found.append((f"compare_{over}".replace(".", "_"), f"EAPS by {over}{against}", note, rows))
     found += _published(trained)
     if "scratch_accuracy" in results:
-        note = "At a newcomer, means over runs; to target: when the F1 that both reach was first reached."
+        note = (
+            "At a newcomer, means over runs; untouched: the model before fine-tuning; to target: when the F1 on "
+            "validation cells that both reach was first reached, at epoch 0 by the untouched model."
+        )
         found.append(("finetuning", "Fine-tuning and training from scratch", note, _finetuning(results)))
     if "elsewhere_accuracy" in results:
         note = "Means over runs: on each site's own test cells, and on those of all other sites."
@@ -90,7 +93,8 @@ def _published(trained: pd.DataFrame) -> list[Section]:
 
 def _finetuning(results: pd.DataFrame) -> pd.DataFrame:
     tuned = results[results["regime"] == "finetune"]
-    columns = ["accuracy", "scratch_accuracy", "emissions_kg", *results.filter(like="_to_target").columns]
+    columns = ["untouched_accuracy", "accuracy", "scratch_accuracy", "emissions_kg"]
+    columns = [*results.columns.intersection(columns), *results.filter(like="_to_target").columns]
     columns += ["pretraining_emissions_kg", "newcomers_to_pay_back"]
     means = tuned.groupby("model")[columns].mean().reset_index()
     for column in means.columns:

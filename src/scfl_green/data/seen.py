@@ -51,6 +51,15 @@ class Seen:
                 "split the cells as it did (the same seed, split and data.client_key)"
             )
 
+    def check_new(self, files: Files) -> None:
+        """InputError if one of these files has been trained on."""
+        for name, sha256 in files:
+            if sha256 in self.files:
+                raise InputError(
+                    f"weights: trained on cells of {name}.h5ad; name a file of other cells, or hold the newcomer's out "
+                    "in the earlier run and here: split.newcomers=1"
+                )
+
     def to_json(self) -> dict[str, Any]:
         packed = base64.b64encode(np.packbits(self.cells).tobytes()).decode()
         return {"clients": sorted(self.clients), "files": self.files, "n_cells": len(self.cells), "cells": packed}

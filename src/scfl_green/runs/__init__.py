@@ -5,12 +5,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from scfl_green.runs.each_site import local
+    from scfl_green.runs.fine_tuning import finetune
     from scfl_green.runs.loggers import wandb_logger
-    from scfl_green.runs.regimes import central, federated, finetune
+    from scfl_green.runs.newcomer import FineTuning
+    from scfl_green.runs.regimes import central, federated
 
-__all__ = ["central", "federated", "finetune", "local", "wandb_logger"]
+__all__ = ["FineTuning", "central", "federated", "finetune", "local", "wandb_logger"]
 # Modules of the names that are not in ``regimes``.
-HOMES = {"local": "each_site", "wandb_logger": "loggers"}
+HOMES = {"FineTuning": "newcomer", "finetune": "fine_tuning", "local": "each_site", "wandb_logger": "loggers"}
 
 
 def __getattr__(name: str) -> Any:

@@ -1,11 +1,13 @@
 """Builds the dataset, the model and the job of a run from its configuration."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning import Trainer
@@ -14,11 +16,14 @@ from scfl_green.data.dataset import Dataset, Recipe, kept_in, load, prepare
 from scfl_green.data.features.asked import ask_again
 from scfl_green.data.partition import Split
 from scfl_green.data.reading.cells import Cells, Reading
+from scfl_green.data.reading.known import with_genes, with_types
 from scfl_green.data.sources.local import cache_folder, contents
 from scfl_green.energy.meter import EnergyMeter
 from scfl_green.errors import InputError
 from scfl_green.federated.simulate import check_sizes
 from scfl_green.models.base import CellClassifier
+from scfl_green.models.grow import grown
+from scfl_green.runs.newcomer import at_one_site
 from scfl_green.training.checkpoint import Checkpoint
 from scfl_green.training.fitting import PlainFit
 from scfl_green.training.hooks import Hook, Hooks
@@ -71,8 +76,12 @@ def _cache_key(cfg: DictConfig, paths: Sequence[Path], start: TrainedModel | Non
     config: dict[str, Any] = {key: OmegaConf.to_container(cfg[key], resolve=True) for key in ("data", "genes", "split")}
     data = {key: value for key, value in config["data"].items() if key not in UNPREPARED}
     key = config | {"data": data, "files": contents(paths)}
+    if at_one_site(cfg):
+        key |= {"at_one_site": True}
     if start is not None:
-        key |= {"preparation": start.preparation.key(), "types": start.types, "type_ids": start.type_ids}
+        known = start.preparation
+        key |= {"preparation": known.key(), "symbols": known.symbols.tolist(), "types": start.types}
+        key |= {"type_ids": start.type_ids, "new_types": _learns_types(cfg)}
     return key
 
 
@@ -80,11 +89,16 @@ def _read(cfg: DictConfig, paths: Sequence[Path], start: TrainedModel | None) ->
     preprocess = _preprocesses(cfg)
     if start is not None and start.preparation.preprocess != preprocess:
         raise InputError(f"data.preprocess={cfg.data.preprocess}: weights= were trained with another; set the same")
-    reading = {field.name: cfg.data[field.name] for field in fields(Reading)}
+    reading = {field.name: cfg.data[field.name] for field in fields(Reading)} | {"preprocess": preprocess}
+    one_site = len(paths) == 1 and at_one_site(cfg)
     try:
-        cells = Cells.read(paths, Reading(**reading | {"preprocess": preprocess}))
+        cells = Cells.read(paths, Reading(**reading | ({"client_key": None} if one_site else {})))
+        if one_site:
+            cells = replace(cells, clients=np.full(len(cells), paths[0].stem, dtype=object))
         if start is not None:
-            cells = cells.labelled_by(start.types, start.type_ids)
+            known = start.preparation
+            cells = with_genes(cells, known.genes, known.symbols, cfg.data.min_gene_overlap)
+            cells = with_types(cells, start.types, start.type_ids, grows=_learns_types(cfg))
         return cells, instantiate(cfg.split, _partial_=True, _convert_="all")(cells)
     except InputError as error:
         names_file = any(path.name in str(error) for path in paths)
@@ -93,6 +107,10 @@ def _read(cfg: DictConfig, paths: Sequence[Path], start: TrainedModel | None) ->
 
 def _preprocesses(cfg: DictConfig) -> bool:
     return cfg.data.preprocess != "none"
+
+
+def _learns_types(cfg: DictConfig) -> bool:
+    return bool(cfg.finetuning.get("new_types"))  # runs of earlier versions have no such setting
 
 
 def make_job(
@@ -106,11 +124,11 @@ def make_job(
     """The job on a dataset, starting from the model ``start``, if given, and resuming from ``checkpoint``."""
     trainer, device = _trainer(cfg)
     checkpoint = checkpoint or Checkpoint()
-    privacy = instantiate(cfg.privacy)
+    model, privacy = make_model(cfg, dataset), instantiate(cfg.privacy)
     # In this order: hooks that change weights or end training come before those that report.
     hooks = {"privacy": privacy, "prune": instantiate(cfg.prune), "budget": instantiate(cfg.budget)}
     return Job(
-        model=make_model(cfg, dataset),
+        model=model,
         features=dataset.features,
         split=dataset.split,
         trainer=partial(trainer, precision=effective_precision(cfg.trainer.precision, device)),
@@ -119,12 +137,22 @@ def make_job(
         seed=cfg.seed,
         packed=cfg.trainer.packed,
         callbacks=lambda: [instantiate(callback) for callback in cfg.callbacks.values()],
-        start=start,
+        start=start and _grown(cfg, start, model),
         fitter=privacy or PlainFit(),
         hooks=Hooks({**hooks, "progress": progress}),
         saved=checkpoint.parts,
         save=checkpoint.save,
     )
+
+
+def _grown(cfg: DictConfig, start: TrainedModel, model: CellClassifier) -> TrainedModel:
+    """The model to start from, with the outputs of the untrained ``model`` for types that it does not know."""
+    wide = model.state_dict()
+    if model.n_types == len(start.types) or wide.keys() != start.weights.keys():
+        return start  # or another network, which the job refuses
+    with torch.device("meta"):  # for shapes alone
+        narrow = _instantiate_model(cfg, len(start.preparation.genes), len(start.types)).state_dict()
+    return replace(start, weights=grown(start.weights, narrow, wide))
 
 
 def _trainer(cfg: DictConfig) -> tuple[Callable[..., Trainer], str]:
@@ -137,10 +165,14 @@ def _trainer(cfg: DictConfig) -> tuple[Callable[..., Trainer], str]:
 
 
 def make_model(cfg: DictConfig, dataset: Dataset) -> CellClassifier:
-    n_genes, n_types = dataset.features.n_genes, len(dataset.types)
-    model = instantiate(cfg.model, n_genes=n_genes, n_types=n_types, _convert_="all")
+    model = _instantiate_model(cfg, dataset.features.n_genes, len(dataset.types))
     try:
         model.configure_optimizers()
     except (TypeError, ValueError) as error:
         raise InputError(f"model.optimizer, model.scheduler: {error}") from error
+    return model
+
+
+def _instantiate_model(cfg: DictConfig, n_genes: int, n_types: int) -> CellClassifier:
+    model: CellClassifier = instantiate(cfg.model, n_genes=n_genes, n_types=n_types, _convert_="all")
     return model

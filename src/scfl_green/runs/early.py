@@ -7,6 +7,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from scfl_green.data.reading.columns import check_columns
 from scfl_green.energy.intensity import Intensity
+from scfl_green.runs.newcomer import at_one_site
 from scfl_green.runs.settings import check_values
 
 
@@ -18,6 +19,7 @@ def check_early(cfg: DictConfig) -> None:
     """
     config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
     check_values(config)
+    columns = config["data"] | ({"client_key": None} if at_one_site(config) else {})
     Intensity.of(config["carbon"])
     # A partial, so that Hydra does not wrap its InputErrors.
-    check_columns(instantiate(cfg.data.source, _partial_=True, _convert_="all")(), config["data"])
+    check_columns(instantiate(cfg.data.source, _partial_=True, _convert_="all")(), columns)

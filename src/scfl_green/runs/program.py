@@ -21,6 +21,7 @@ from omegaconf import DictConfig
 from scfl_green.errors import BusyError, InputError, Stopped
 from scfl_green.runs.mistakes import MISTAKES, one_line
 from scfl_green.runs.names import check_sizes_of_opt, hydra_node, register_resolvers
+from scfl_green.runs.network import network_of
 from scfl_green.security.confidential import refuse_secret_arguments, refuse_secrets
 
 LOG = logging.getLogger(__name__)
@@ -38,6 +39,7 @@ def train(arguments: Sequence[str]) -> None:
         signal.signal(number, _stop)
     # Else Hydra prints its errors over several lines, and hides our tracebacks.
     os.environ["HYDRA_FULL_ERROR"] = "1"
+    arguments = [*arguments, *network_of(arguments, CONFIGS / "model")]
     sys.argv[1:] = arguments
     try:
         refuse_secret_arguments(arguments)

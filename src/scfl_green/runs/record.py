@@ -39,12 +39,6 @@ def make_record(
         "train_flops": round(trained.flops),
         "too_short": trained.seconds < min_seconds,
         "cells_seen": trained.cells,
-        # Of these bytes, those before training: numbers of cells, and sums by gene.
-        "bytes_prepare": sum(job.meter.moved(round=0)),
-        # What these messages would have had more if all weights had travelled whole.
-        "bytes_spared": job.meter.total(AGGREGATE).bytes_spared,
-        # After training, and not among these bytes.
-        "bytes_calibrate": job.meter.total(CALIBRATE).bytes_up + job.meter.total(CALIBRATE).bytes_down,
         "epsilon": None,
         "delta": None,
         **outcome.record,
@@ -100,6 +94,12 @@ def _transfer(job: Job) -> dict[str, Any]:
         "bytes_down": bytes_down,
         "transfer_kwh": transfer_kwh,
         "transfer_emissions_kg": transfer_kg,
+        # Of these bytes, those before training: numbers of cells, and sums by gene.
+        "bytes_prepare": sum(job.meter.moved(round=0)),
+        # What these messages would have had more if all weights had travelled whole.
+        "bytes_spared": job.meter.total(AGGREGATE).bytes_spared,
+        # After training, and not among these bytes.
+        "bytes_calibrate": job.meter.total(CALIBRATE).bytes_up + job.meter.total(CALIBRATE).bytes_down,
     }
 
 

@@ -32,6 +32,7 @@ from scfl_green.runs.assemble import load_dataset, make_job
 from scfl_green.runs.cells import draw_cells, print_cells, table_without_names
 from scfl_green.runs.folder import SUMMARY, RunFolder, identify
 from scfl_green.runs.names import hydra_node
+from scfl_green.runs.newcomer import check_new
 from scfl_green.runs.record import make_record
 from scfl_green.runs.regimes import Outcome, Trained
 from scfl_green.runs.scoring import calibrated, score, test_tables
@@ -110,6 +111,7 @@ def _checked(cfg: DictConfig) -> Inputs:
         LOG.info("weights=%s: %s", cfg.weights, UNTOLD)
     # A partial, so that Hydra does not wrap its InputErrors.
     paths: list[Path] = instantiate(cfg.data.source, _partial_=True, _convert_="all")()
+    check_new(config, start.seen if start else None, paths)
     return Inputs(cfg, {key: value for key, value in config.items() if key not in INCIDENTAL}, paths, start)
 
 
@@ -144,22 +146,20 @@ def _run(inputs: Inputs, dataset: Dataset, meter: EnergyMeter, folder: RunFolder
         job.warm_up()
         with meter.phase(TRACKING):
             tracker.open()
-        outcome = _train(inputs, dataset, job, folder)
-        outcome = calibrated(job, outcome)
+        outcome = calibrated(job, _train(inputs, dataset, job, folder))
         tested = score(job, outcome)
         meter.read()
         record = make_record(folder.identity, job, outcome, tested.scores, min_seconds=cfg.carbon.min_seconds)
         tables = test_tables(dataset, tested)
         without_names = {"cells": table_without_names(dataset), "sites": tables["sites"].rename(dataset.split.numbers)}
         tracker.finish(record, tables | without_names)
-    LOG.info(text := summary(record, tested, meter))
+    LOG.info(text := "\n".join([summary(record, tested, meter), *outcome.answers(record)]))
     write_atomically(folder.path / SUMMARY, text.encode())
     for note in filter(None, (hook.note() for hook in job.hooks)):
         LOG.info(note)
     draw_cells(cfg.data.name, dataset, folder.path / "cells.png")
     meter.write(folder.path / "energy.csv")
-    if outcome.rows:
-        tables["finetune"] = pd.DataFrame(outcome.rows).set_index("arm")
+    tables |= {"finetune": pd.DataFrame(outcome.rows).set_index("arm")} if outcome.rows else {}
     for name, table in (tables | {"cells": dataset.table()}).items():
         write_atomically(folder.path / f"{name}.csv", table.to_csv().encode())
     saved = _save(inputs, dataset, outcome.models, folder.path, job)

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from scfl_green.bounds import Count, Fraction, Weight
+from scfl_green.bounds import Count, Weight
 from scfl_green.data.reading.cells import Reading
 from scfl_green.energy.intensity import Intensity
 from scfl_green.energy.meter import EnergyMeter
@@ -53,19 +53,11 @@ GENERAL: dict[str, dict[str, Any]] = {
     },
     "federation": {"rounds": Count, "local_epochs": Count},
     "carbon": {"min_seconds": Weight},
-    "finetuning": {
-        "client": str | int | None,
-        "patience": Count | None,
-        "freeze": list[str],
-        "target_f1": Fraction | None,
-    },
 }
 # Groups without a ``_target_``, and the signatures that describe their settings.
 SIGNATURES: dict[str, tuple[type, ...]] = {"data": (Reading,), "carbon": (EnergyMeter, Intensity)}
-# Groups whose settings are all described here.
-CLOSED = (*SIGNATURES, "finetuning")
 # Groups whose targets need no torch.
-LIGHT = ("data", "genes", "split")
+LIGHT = ("data", "genes", "split", "finetuning")
 # Arguments of Lightning's Trainer that leave whole epochs to train, as a run counts its cells and FLOPs; the others
 # are the run's own, or would train less than is recorded.
 LIGHTNINGS = (
@@ -127,7 +119,7 @@ def _group_problems(group: str, config: dict[str, Any]) -> Iterator[Problem]:
         key = f"{group}.{name}" if group else name
         if name in known:
             yield from value_problems(key, known[name], value)
-        elif group in CLOSED or (group == "trainer" and not name.startswith("_")):
+        elif group in SIGNATURES or (group == "trainer" and not name.startswith("_")):
             yield unknown(key, value, known)
 
 
@@ -144,7 +136,7 @@ def _conflicts(config: dict[str, Any]) -> Iterator[str]:
     rounds, epochs = config["federation"]["rounds"], trainer["max_epochs"]
     if prune and (prune["after_round"] >= rounds or prune["after_epoch"] >= epochs):
         yield "prune.after_round and prune.after_epoch should leave training after pruning; lower them"
-    if config["federation"]["codec"] and not {"federation", "client"} & config["regime"].keys():
+    if config["federation"]["codec"] and not {"federation", "finetuning"} & config["regime"].keys():
         yield "opt=compress, opt=green and message= need regime=federated: other regimes send nothing"
     if prune and config["budget"]:
         yield "opt=prune and callbacks=carbon_budget each decide when training ends: choose one"

@@ -47,6 +47,10 @@ class CarbonBudget(Hook):
         if not any(len(part.validation) for part in [*job.split.clients.values(), *job.split.newcomers.values()]):
             raise InputError(NO_SCORES)
 
+    def before(self, step: Step, competes: bool) -> None:
+        if competes and SCORE in step.metrics:
+            self.best = step.metrics[SCORE], step.weights()
+
     def after(self, step: Step) -> Weights | None:
         if SCORE not in step.metrics:
             raise InputError(NO_SCORES)

@@ -33,7 +33,8 @@ class Proximal(pl.Callback):
 
 
 class BestWeights(pl.Callback):
-    """Ends a fit with the weights of the epoch that scored best on validation cells, kept in memory."""
+    """Ends a fit with the weights of the epoch that scored best on validation cells, kept in memory; with those that
+    it began with, if their scores are known (``Fit.before``) and no epoch scored better."""
 
     def __init__(self, monitor: str = "validation/weighted_f1") -> None:
         self.monitor = monitor
@@ -52,17 +53,26 @@ class BestWeights(pl.Callback):
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         self.best = None
 
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        before = getattr(pl_module, "before", {})
+        if self.best is None and self.monitor in before:  # else it resumes
+            self.best = before[self.monitor], _copy(pl_module)
+
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self.monitor not in trainer.callback_metrics:
             known = ", ".join(sorted(trainer.callback_metrics))
             raise InputError(f"callbacks.best_weights.monitor={self.monitor}: no such metric; choose one of {known}")
         score = float(trainer.callback_metrics[self.monitor])
         if self.best is None or score > self.best[0]:
-            self.best = score, {k: v.detach().clone() for k, v in pl_module.state_dict().items()}
+            self.best = score, _copy(pl_module)
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self.best is not None:
             pl_module.load_state_dict(self.best[1])
+
+
+def _copy(model: pl.LightningModule) -> dict[str, Tensor]:
+    return {name: value.detach().clone() for name, value in model.state_dict().items()}
 
 
 class ShortFit(pl.Callback):

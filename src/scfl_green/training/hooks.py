@@ -74,6 +74,10 @@ class Hook:
     def begin(self, job: "Job") -> None:
         """Check the job before training; raises InputError if this hook cannot work with it."""
 
+    def before(self, step: Step, competes: bool) -> None:
+        """Called before the first epoch of weights that were trained elsewhere, as step 0; ``competes``: whether
+        training may end with them."""
+
     def after(self, step: Step) -> Weights | None:
         """The weights to continue (or, after the last step, to end) with; None to keep the current ones."""
         return None
@@ -112,6 +116,10 @@ class Hooks:
     @property
     def exhausted(self) -> bool:
         return any(hook.exhausted for hook in self)
+
+    def before(self, step: Step, competes: bool) -> None:
+        for hook in self:
+            hook.before(step, competes)
 
     def after(self, step: Step) -> Weights | None:
         """The weights after all hooks; None if no hook has changed them."""

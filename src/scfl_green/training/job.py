@@ -58,8 +58,8 @@ class Job:
 
     def __post_init__(self) -> None:
         if self.start is not None and self.start.weights.keys() != self.model.state_dict().keys():
-            name = type(self.model).__name__
-            raise InputError(f"weights are not those of a {name}: set model= to the model that was trained")
+            name, own = type(self.model).__name__, str(self.start.config.get("_target_")).rpartition(".")[2]
+            raise InputError(f"weights are not those of a {name}: set model= to the model that was trained ({own})")
         # A copy, since every fit overwrites the weights of the model.
         self.untrained = self.weights()
         self.initial = self.start.weights if self.start else self.untrained
@@ -102,27 +102,28 @@ class Job:
         seed = [self.seed, zlib.crc32(part.name.encode()), fit.round_number]
         # A warm-up has no validation, which a user's callbacks may wait for.
         callbacks = [*(self.callbacks() if fit.phase != WARM_UP else []), *fit.callbacks]
-        validation = fit.phase if self._validates(callbacks) else VALIDATE
+        validation = fit.phase if self.validates(callbacks) else VALIDATE
         measure = MeasureEmissions(self.meter, fit.round_number, part.name, fit.phase, validation)
         trainer = self.reusable(measure, ShortFit(seed), *callbacks, epochs=fit.epochs)
         trainer.limit_val_batches = 1.0 if fit.validate and len(part.validation) else 0
         self.model.automatic_optimization, self.model.logging = not self.packed, bool(callbacks)
+        self.model.before = fit.before
         data = CellDataModule(self.features, part, self.batch_size, seed, self.packed)
         return self.fitter.fit(trainer, self.model, data, fit)
 
-    def _validates(self, callbacks: Sequence[pl.Callback] = ()) -> bool:
+    def validates(self, callbacks: Sequence[pl.Callback] = ()) -> bool:
         """Whether scores on validation cells decide anything: then validation is part of training."""
         return any(hook.validates for hook in self.hooks) or any(getattr(c, "monitor", None) for c in callbacks)
 
     def validate(self, part: Part, weights: Weights, round_number: int = 0) -> dict[str, float]:
         """Loss and scores of ``weights`` on a part's validation cells."""
-        phase = FIT if self._validates() else VALIDATE
+        phase = FIT if self.validates() else VALIDATE
         # Not by Lightning's loop, which takes as long as training on a small client.
-        with self.meter.phase(phase, round_number, part.name), self.reusable.inference(self.model):
-            self._load(weights)
-            return self.model.validated(
-                CellDataModule(self.features, part, self.batch_size, [self.seed]).val_dataloader()
-            )
+        with self.meter.phase(phase, round_number, part.name):
+            self._load(weights)  # outside of inference mode, whose tensors could not be trained
+            batches = CellDataModule(self.features, part, self.batch_size, [self.seed]).val_dataloader()
+            with self.reusable.inference(self.model):
+                return self.model.validated(batches)
 
     def test(self, parts: Sequence[Part], weights: Weights) -> TestResult:
         """Scores of ``weights`` on the test cells of these parts."""
@@ -140,6 +141,18 @@ class Job:
         with self.reusable.inference(self.model) as infer:
             logits = [torch.empty(0, self.model.n_types), *(infer(x).float().cpu() for x, _ in self.batches(rows))]
         return torch.cat(logits), torch.from_numpy(self.features.labels[rows])
+
+    def untouched(self, rows: np.ndarray) -> tuple[Tensor, Tensor]:
+        """The same of the initial weights, which predict no type that they do not know, although they may have been
+        given (untrained) outputs for it."""
+        logits, labels = self.logits(rows, self.initial)
+        logits[:, self.n_known :] = -torch.inf
+        return logits, labels
+
+    @property
+    def n_known(self) -> int:
+        """The number of types that the initial weights know."""
+        return self.model.n_types if self.start is None else len(self.start.types)
 
     def batches(self, rows: np.ndarray) -> Iterator[Batch]:
         """Features and labels of these cells in batches that are large enough for inference."""

@@ -1,7 +1,7 @@
 """Training at one site, for central training and fine-tuning; a killed training resumes."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,13 +14,15 @@ from pytorch_lightning.callbacks import Callback, EarlyStopping
 from torch import Tensor
 
 from scfl_green.data.partition import Part
-from scfl_green.energy.ledger import CHECKPOINT, FIT, TRACKING
+from scfl_green.energy.ledger import CHECKPOINT, FIT, TRACKING, VALIDATE
 from scfl_green.errors import InputError
 from scfl_green.models.prune import Weights
+from scfl_green.models.scores import prediction_scores
 from scfl_green.training.callbacks import BestWeights
 from scfl_green.training.hooks import Hooks, PartialStep, State
 from scfl_green.training.job import Job
 
+SCORE = "validation/weighted_f1"
 # Before the end of the epoch, so that its checkpoint has counted this epoch already.
 AFTER_VALIDATION: dict[str, Any] = {"check_on_train_epoch_end": False}
 
@@ -33,7 +35,9 @@ class Arm:
     """One training on the cells of one part, starting from ``weights``.
 
     ``name`` is used in checkpoints and records, ``phase`` in the ledger. With ``patience``, training stops after that
-    many epochs without a better weighted F1 on validation cells, and ends with its best weights.
+    many epochs without a better weighted F1 on validation cells, and ends with its best weights. ``pretrained``: the
+    weights are the job's initial ones, which are scored before training, as epoch 0, and compete with those of the
+    epochs if they know all types.
     """
 
     name: str
@@ -43,13 +47,17 @@ class Arm:
     phase: str = FIT
     patience: int | None = None
     callbacks: Sequence[Callback] = field(default_factory=list)
+    pretrained: bool = False
 
-    def all_callbacks(self) -> list[Callback]:
+    def all_callbacks(self, before: Mapping[str, float] | None = None) -> list[Callback]:
+        """The callbacks of a fit of weights with the scores ``before``."""
         if self.patience is None:
             return [*self.callbacks]
         if not len(self.part.validation):
             raise InputError("finetuning.patience needs validation cells: set split.validation above 0")
-        stop = EarlyStopping("validation/weighted_f1", mode="max", patience=self.patience, **AFTER_VALIDATION)
+        stop = EarlyStopping(SCORE, mode="max", patience=self.patience, **AFTER_VALIDATION)
+        if before:
+            stop.best_score = torch.tensor(before[SCORE])
         return [*self.callbacks, stop, BestWeights()]
 
 
@@ -62,27 +70,41 @@ def fit_single_site(job: Job, arm: Arm, epochs: int) -> tuple[Weights, int]:
     arm.hooks.load_state_dict(state.get("hooks", {}))
     initial: State = {"weights": arm.weights, "done": 0, "stage": 0, "ended": False}
     weights, done, stage, ended = ((initial | state)[key] for key in initial)
+    # A training that resumes has them in its checkpoint.
+    before = _epoch_0(job, arm, epochs) if arm.pretrained and not state else {}
     while not ended:
         epoch_end = _EpochEnd(job, arm, done, epochs, stage)
         with _resumed(state) as path:
             if path is not None:
                 weights = torch.load(path, weights_only=True)["state_dict"]
+            how = {"validate": True, "phase": arm.phase, "resume": path, "before": before}
+            callbacks = [epoch_end, *arm.all_callbacks(before)]
             weights, _ = job.fit(
-                arm.part,
-                weights,
-                epochs=epochs - done,
-                round_number=stage,
-                callbacks=[epoch_end, *arm.all_callbacks()],
-                validate=True,
-                phase=arm.phase,
-                resume=path,
+                arm.part, weights, epochs=epochs - done, round_number=stage, callbacks=callbacks, **how
             )
         # Unless a hook changed the weights, nothing is left to train.
         ended = epoch_end.ended or epoch_end.changed is None
-        weights, done, stage = epoch_end.changed or weights, epoch_end.done, stage + 1
+        weights, done, stage, before = epoch_end.changed or weights, epoch_end.done, stage + 1, {}
         state = {"weights": weights, "done": done, "stage": stage, "ended": ended}
         job.checkpoint(arm.name, state | {"hooks": arm.hooks.state_dict()})
     return weights, done
+
+
+def _epoch_0(job: Job, arm: Arm, epochs: int) -> dict[str, float]:
+    """Score the job's initial weights on validation cells, if there are any, and tell the hooks; empty if they do not
+    compete, since they have yet to learn types."""
+    scores: dict[str, float] = {}
+    if len(arm.part.validation):
+        deciding = job.validates([*job.callbacks(), *arm.all_callbacks()])
+        with job.meter.phase(FIT if deciding else VALIDATE, 0, arm.part.name):
+            found = prediction_scores(*job.untouched(arm.part.validation))
+        scores = {f"validation/{name}": value for name, value in found.items()}
+    step = job.step("epoch", 0, epochs, arm.phase)
+    step.metrics |= scores
+    step.weights = lambda: arm.weights
+    with job.meter.phase(TRACKING):
+        arm.hooks.before(step, competes := job.n_known == job.model.n_types)
+    return scores if competes else {}
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """The cells of a dataset: counts, cell types and clients, checked as they are read."""
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -91,16 +91,6 @@ class Cells:
             raise InputError(f"client {min(lost)!r} has no cells left of a kept cell type; remove this client")
         labels = pd.Index(types).get_indexer(pd.Index(names)).astype(np.int64)
         return cls(matrix, space.names, space.symbols, labels, types, clients, donors, notes, ids)
-
-    def labelled_by(self, types: tuple[str, ...], ids: Iterable[str | None] = ()) -> "Cells":
-        """The same cells, labelled by an earlier run's cell types and their Cell Ontology ids; InputError for a type
-        that it lacks."""
-        if unknown := set(self.types) - set(types):
-            raise InputError(f"weights: not trained on cell type {', '.join(sorted(unknown))}; remove these cells")
-        position = np.array([types.index(name) for name in self.types], dtype=np.int64)
-        own, earlier = dict(zip(self.types, self.type_ids, strict=True)), dict(zip(types, ids, strict=False))
-        type_ids = tuple(earlier.get(name) or own.get(name) for name in types)
-        return replace(self, labels=position[self.labels], types=types, type_ids=type_ids)
 
 
 @dataclass(frozen=True)

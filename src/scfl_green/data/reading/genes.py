@@ -110,7 +110,9 @@ def locate(model: GeneNames, file: GeneNames, min_overlap: float) -> np.ndarray:
     InputError if the file has less than ``min_overlap`` of the model's genes.
     """
     columns = _matched_columns({"the model": model, "the file": file})
-    position = pd.Index(columns["the model"]).get_indexer(pd.Index(columns["the file"]))
+    known = pd.Index(columns["the model"])
+    place = pd.Series(np.arange(len(known)), index=known)[~known.duplicated()]  # symbols may repeat
+    position = place.reindex(columns["the file"], fill_value=-1).to_numpy()
     n_found, n_genes = len(set(position) - {-1}), len(columns["the model"])
     if n_found < max(min_overlap * n_genes, 1):
         shown = "; ".join(f"{name} has {', '.join(dict.fromkeys(column[:3]))}" for name, column in columns.items())

@@ -23,7 +23,7 @@ def column(obs: pd.DataFrame, key: str, setting: str) -> np.ndarray:
     values, missing = _values(obs, key, setting)
     if missing.any():
         raise InputError(f"{setting}={key}: {missing.sum()} of {len(obs)} cells have no value; fill or remove them")
-    _check_spelling(values.tolist(), setting)
+    check_spelling(values.tolist(), setting)
     return values
 
 
@@ -61,7 +61,7 @@ def one_registry(labels: list[np.ndarray], least: int | None) -> tuple[tuple[str
             f"data.label_key: {len(types)} different values, such as {listed(types[:3])}; at most {MOST_TYPES} "
             "cell types are expected: choose another column, or leave rare ones out with data.min_cells_per_type"
         )
-    _check_spelling(types, "data.label_key")
+    check_spelling(types, "data.label_key")
     if single := [name for name in types if counted[name] == 1]:
         raise InputError(
             f"{len(single)} cell types have a single cell, such as {single[0]!r}, which cannot be both trained and "
@@ -96,7 +96,7 @@ def one_id_each(
     return tuple(min(of_type) if len(of_type) == 1 else None for of_type in ids), notes
 
 
-def _check_spelling(names: Iterable[str], setting: str) -> None:
+def check_spelling(names: Iterable[str], setting: str) -> None:
     """InputError for names that differ only in spaces or case."""
     spelt = defaultdict(set)
     for name in names:
