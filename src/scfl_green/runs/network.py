@@ -1,4 +1,4 @@
-"""The network of a model that training starts from, as overrides. Must not import torch."""
+"""The network of a model that training starts from, as overrides. Must not import torch, except for a shared model."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -8,6 +8,8 @@ from typing import Any
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import OverrideParseException
 from omegaconf import OmegaConf
+
+from scfl_green.errors import InputError
 
 ABOUT = "model.json"
 
@@ -23,9 +25,9 @@ def network_of(arguments: Sequence[str], choices: Path) -> list[str]:
     try:
         given = {one.key_or_group: one for one in OverridesParser.create().parse_overrides(words)}
         weights = given["weights"].value()
-        network = json.loads((Path(str(weights)) / ABOUT).read_text())["model"]
+        network = json.loads((_folder(str(weights)) / ABOUT).read_text())["model"]
         target = network["_target_"]
-    except (OverrideParseException, OSError, KeyError, TypeError, ValueError):
+    except (OverrideParseException, InputError, OSError, KeyError, TypeError, ValueError):
         return []
     known: dict[str, Any] = {
         path.stem: OmegaConf.to_container(OmegaConf.load(path)) for path in sorted(choices.glob("*.yaml"))
@@ -34,6 +36,14 @@ def network_of(arguments: Sequence[str], choices: Path) -> list[str]:
     if "model" in given or name is None:
         return []
     return [f"model={name}", *(o for o in _sizes(network, known[name]) if o.partition("=")[0] not in given)]
+
+
+def _folder(weights: str) -> Path:
+    if (folder := Path(weights)).is_dir():
+        return folder
+    from scfl_green.share.find import shared  # needs torch
+
+    return shared(weights) or folder
 
 
 def _sizes(network: dict[str, Any], default: dict[str, Any]) -> Iterator[str]:
