@@ -11,7 +11,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
-import train  # noqa: F401  # registers the configuration's resolvers
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from omegaconf import DictConfig
@@ -25,6 +24,7 @@ from scfl_green.data.reading.cells import Cells, Reading
 from scfl_green.data.sources import synthetic
 from scfl_green.models.base import CellClassifier
 from scfl_green.runs.assemble import load_dataset, make_job
+from scfl_green.runs.names import register_resolvers
 from scfl_green.runs.run import metered
 from scfl_green.runs.tracking import Tracker
 from scfl_green.training.checkpoint import Checkpoint
@@ -39,6 +39,7 @@ def quiet() -> None:
 
 
 def composed(*overrides: str) -> DictConfig:
+    register_resolvers()
     with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
         return compose("train", ["logger=none", "trainer.accelerator=cpu", "federation.min_cells=0", *overrides])
 
@@ -79,7 +80,8 @@ class Setting:
     def run(self) -> dict[str, torch.Tensor]:
         """The weights that the configured regime arrives at."""
         with redirect_stdout(io.StringIO()):
-            return instantiate(self.cfg.regime, _convert_="all")(self.job).weights
+            (trained,) = instantiate(self.cfg.regime, _convert_="all")(self.job).models
+            return trained.weights
 
     def new_model(self) -> CellClassifier:
         n_genes, n_types = self.dataset.features.n_genes, len(self.dataset.types)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from benchmarks.measure import Row, process
 from benchmarks.run import PARTS
+from benchmarks.setting import embedded, setting
 
 from conftest import ROOT
 
@@ -28,6 +29,12 @@ def test_a_quick_run_leaves_rows_of_every_part(tmp_path: Path) -> None:
     assert {row["met"] for row in agreed} == {"yes"}
     table = (tmp_path / "benchmarks.md").read_text().splitlines()
     assert len(table) == 2 + sum(len(about["rows"]) for about in parts.values())
+
+
+def test_a_setting_arrives_at_the_weights_of_its_regime(tmp_path: Path) -> None:
+    overrides = "regime=central", "trainer.max_epochs=1", "data.n_genes=50"
+    with setting(embedded(tmp_path, *overrides), *overrides) as ours:
+        assert ours.run().keys() == ours.job.initial.keys()
 
 
 def test_a_process_is_measured_with_its_children() -> None:
