@@ -69,6 +69,7 @@ def _add_annotate(annotate: ArgumentParser) -> None:
     add("--prefix", default="scfl_", help="of the names of all that is written (scfl_)")
     add("--clusters", metavar="COLUMN", help="clusters, such as leiden, whose majorities are told")
     add("--coverage", type=float, default=0.9, help="share of cells whose true type is in their set (0.9)")
+    add("--by-type", action="store_true", help="this share of each type that has enough validation cells")
     add("--alpha", type=float, default=0.01, help="p-value below which a cell is unlike the training cells (0.01)")
     add("--counts", metavar="PLACE", help="of the counts, such as layers/counts, if they are not found")
     add("--gene-key", metavar="COLUMN", help="of var with the gene names, if they are not found")

@@ -212,10 +212,10 @@ def test_a_calibrated_model_tells_sets_and_what_is_new(few: Cells, meter: Energy
     left_by(job, few, ACTINN_CONFIG, weights, tmp_path / "model", calibration=calibration)
     adata = as_adata(few)
     model = scfl_green.load(str(tmp_path / "model"))
-    model.annotate(adata, coverage=0.8, alpha=0.3)
+    model.annotate(adata, coverage=0.8, by_type=True, alpha=0.3)
     probabilities = calibration.probabilities(job.logits(np.arange(len(few)), weights)[0])
     np.testing.assert_allclose(adata.obsm["scfl_probabilities"], probabilities, atol=1e-6)
-    sets = calibration.prediction_sets(probabilities, 0.8).numpy()
+    sets = calibration.prediction_sets(probabilities, 0.8, by_type=True).numpy()
     assert adata.obs["scfl_set"].tolist() == ["|".join(np.array(few.types)[of_cell]) for of_cell in sets]
     p = torch.cat([calibration.novelty_p(x) for x, _ in job.batches(np.arange(len(few)))]).numpy()
     np.testing.assert_allclose(adata.obs["scfl_novelty_p"], p, atol=1e-6)
@@ -224,7 +224,7 @@ def test_a_calibrated_model_tells_sets_and_what_is_new(few: Cells, meter: Energy
     assert 0 < refused.mean() < 0.5
     assert ((adata.obs["scfl_call"] == "unassigned") == (refused | ~expressed)).all()
     about = adata.uns["scfl_annotation"]
-    assert (about["coverage"], about["alpha"]) == (0.8, 0.3)
+    assert (about["coverage"], about["coverage_by_type"], about["alpha"]) == (0.8, True, 0.3)
     assert (about["temperature"], about["calibration_cells"]) == (calibration.temperature, calibration.n_cells)
 
 

@@ -59,8 +59,8 @@ class Model:
         """Annotate cells as scanpy does: writes into ``adata.obs``, ``obsm`` and ``uns``, and returns nothing; or,
         with ``copy``, annotates and returns a copy.
 
-        ``options`` are those of ``Options``: prefix="scfl_", clusters=None, coverage=0.9, alpha=0.01, counts=None,
-        gene_key=None, min_gene_overlap=0.5, country="DEU". Counts are only read. InputError if the cells cannot be
+        ``options`` are those of ``Options``: prefix="scfl_", clusters=None, coverage=0.9, by_type=False, alpha=0.01,
+        counts=None, gene_key=None, min_gene_overlap=0.5, country="DEU". Counts are only read. InputError if the cells cannot be
         annotated; then nothing is written.
         """
         chosen = Options(**options)
@@ -87,7 +87,7 @@ class Model:
         meter = EnergyMeter(options.country)
         try:
             with meter.phase(TEST):
-                predicted = predict(self.network, self.trained, cells, position, options.coverage, advance)
+                predicted = predict(self.network, self.trained, cells, position, options, advance)
             meter.read()
         finally:
             meter.close()
@@ -109,6 +109,7 @@ class Model:
             "temperature": calibration.temperature,
             "calibration_cells": calibration.n_cells,
             "coverage": options.coverage,
+            "coverage_by_type": options.by_type,
             "alpha": options.alpha,
         }  # fmt: skip
         missing = np.setdiff1d(np.arange(len(self.trained.preparation.genes)), position)

@@ -15,15 +15,16 @@ class Options:
     """How cells are annotated.
 
     ``prefix`` begins the names of all that is written. ``clusters``: a column of ``obs``, of which the majorities are
-    told. ``coverage``: the share of cells whose true type should be in their set. ``alpha``: below which p-value a cell
-    is too unlike the training cells to be given a type. ``counts`` and ``gene_key``: where counts and gene names are,
-    if they are not found. ``min_gene_overlap``: the share of the model's genes that there must be. ``country``: whose
-    electricity is used (ISO 3166 alpha-3).
+    told. ``coverage``: the share of cells whose true type should be in their set; ``by_type``: this share of each type.
+    ``alpha``: below which p-value a cell is too unlike the training cells to be given a type. ``counts`` and
+    ``gene_key``: where counts and gene names are, if they are not found. ``min_gene_overlap``: the share of the model's
+    genes that there must be. ``country``: whose electricity is used (ISO 3166 alpha-3).
     """
 
     prefix: str = "scfl_"
     clusters: str | None = None
     coverage: float = 0.9
+    by_type: bool = False
     alpha: float = 0.01
     counts: str | None = None
     gene_key: str | None = None

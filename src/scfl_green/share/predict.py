@@ -12,6 +12,7 @@ from scfl_green.data.features.prepare import Preparation
 from scfl_green.data.features.sums import depths, normalise
 from scfl_green.models.base import CellClassifier
 from scfl_green.share.cells import NewCells
+from scfl_green.share.options import Options
 from scfl_green.training.trained_model import TrainedModel
 
 # As many cells at once as in the test of a run. However cells are read, the same cells make up each batch, because the
@@ -56,11 +57,11 @@ def predict(
     trained: TrainedModel,
     cells: NewCells,
     position: np.ndarray,
-    coverage: float,
+    options: Options,
     advance: Callable[[int], None],
 ) -> Predictions:
-    """Predict all cells. ``position``: of each of their genes among the model's, or -1; ``coverage`` is that of sets;
-    ``advance`` is told how many cells are done."""
+    """Predict all cells. ``position``: of each of their genes among the model's, or -1; sets are made as ``options``
+    say; ``advance`` is told how many cells are done."""
     found, done = Predictions.empty(cells.n_cells, len(trained.types)), 0
     preparation, calibration = trained.preparation, trained.calibration
     # As in training, where Lightning asks for it; fp16 is for GPUs.
@@ -75,7 +76,8 @@ def predict(
                 found.put(rows, logits, logits.softmax(dim=1))
             else:
                 found.put(rows, logits, probabilities := calibration.probabilities(logits))
-                found.sets[rows] = np.packbits(calibration.prediction_sets(probabilities, coverage).numpy(), axis=1)
+                sets = calibration.prediction_sets(probabilities, options.coverage, options.by_type)
+                found.sets[rows] = np.packbits(sets.numpy(), axis=1)
                 found.novelty_p[rows] = calibration.novelty_p(features)
             advance(batch.shape[0])
     return found
