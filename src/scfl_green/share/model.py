@@ -60,8 +60,8 @@ class Model:
         with ``copy``, annotates and returns a copy.
 
         ``options`` are those of ``Options``: prefix="scfl_", clusters=None, coverage=0.9, by_type=False, alpha=0.01,
-        counts=None, gene_key=None, min_gene_overlap=0.5, country="DEU". Counts are only read. InputError if the cells cannot be
-        annotated; then nothing is written.
+        counts=None, gene_key=None, min_gene_overlap=0.5, country="DEU". Counts are only read. InputError if the cells
+        cannot be annotated; then nothing is written.
         """
         chosen = Options(**options)
         with worded():
