@@ -25,7 +25,8 @@ from scfl_green.federated.simulate import Federation
 from scfl_green.models.calibration import BINS, Calibration
 from scfl_green.models.prune import Weights
 from scfl_green.runs.each_site import local
-from scfl_green.runs.regimes import central, federated, finetune
+from scfl_green.runs.fine_tuning import finetune
+from scfl_green.runs.regimes import central, federated
 from scfl_green.runs.scoring import SCALED, calibrated, calibration_fields, score
 from scfl_green.training.calibrate import Arrays, Ask, Survey, answer, calibrate, in_turn
 from scfl_green.training.hooks import Hook

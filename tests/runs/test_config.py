@@ -35,7 +35,7 @@ def test_every_choice_composes_and_instantiates(tmp_path: Path, choice: str) -> 
 
 def build(folder: Path, *overrides: str) -> CellClassifier:
     cfg = compose_config(folder, *overrides)
-    return instantiate(cfg.model, n_genes=200, n_types=9, _convert_="all")
+    return instantiate(cfg.model, n_genes=cfg.data.n_genes // 10, n_types=9, _convert_="all")
 
 
 def size(model: CellClassifier) -> int:

@@ -24,8 +24,9 @@ from scfl_green.energy.meter import EnergyMeter
 from scfl_green.errors import InputError
 from scfl_green.runs import loggers, settings
 from scfl_green.runs.fine_tuning import SCRATCH
+from scfl_green.runs.inputs import INCIDENTAL
 from scfl_green.runs.loggers import Loggers
-from scfl_green.runs.run import INCIDENTAL, run
+from scfl_green.runs.run import run
 from scfl_green.security.confidential import public
 from scfl_green.training.checkpoint import Checkpoint
 from wandb_file import configs, records

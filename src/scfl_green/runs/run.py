@@ -3,7 +3,7 @@
 import json
 import logging
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -18,8 +18,6 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from scfl_green.data.dataset import Dataset
-from scfl_green.data.seen import Seen
-from scfl_green.data.sources.local import contents
 from scfl_green.energy.boamps import boamps
 from scfl_green.energy.intensity import WHERE, Intensity
 from scfl_green.energy.ledger import PREPARE, TRACKING
@@ -27,25 +25,20 @@ from scfl_green.energy.meter import EnergyMeter
 from scfl_green.errors import InputError
 from scfl_green.federated.strategy import QuorumError
 from scfl_green.files import write_atomically
-from scfl_green.runs import settings
 from scfl_green.runs.assemble import load_dataset, make_job
 from scfl_green.runs.cells import draw_cells, print_cells, table_without_names
 from scfl_green.runs.folder import SUMMARY, RunFolder, identify
+from scfl_green.runs.inputs import Inputs, checked
 from scfl_green.runs.names import hydra_node
-from scfl_green.runs.newcomer import check_new
 from scfl_green.runs.record import make_record
 from scfl_green.runs.regimes import Outcome, Trained
+from scfl_green.runs.saving import save
 from scfl_green.runs.scoring import calibrated, score, test_tables
 from scfl_green.runs.summary import summary
 from scfl_green.runs.tracking import Tracker
-from scfl_green.share.find import shared
 from scfl_green.training.job import Job
-from scfl_green.training.trained_model import TrainedModel
 
 LOG = logging.getLogger(__name__)
-# Settings that cannot change a result; paths stay on this machine.
-INCIDENTAL = ("paths", "logger", "name", "seeds", "max_seeds", "report", "optimized_metric", "trusted")
-UNTOLD = "a shared model does not tell what it was trained on; on cells that it has seen, scores would be too high"
 # Irrelevant warnings of Lightning: loaders here slice whole batches, which workers would only copy; and deprecations.
 NOISE = (".*does not have many workers", ".*isinstance.treespec, LeafSpec")
 
@@ -68,23 +61,13 @@ class Invocation:
         return cls(Path(hydra.runtime.output_dir), hydra.runtime.choices, prints_cells, in_sweep)
 
 
-@dataclass(frozen=True)
-class Inputs:
-    """Inputs of a run: its configuration, the same as plain values, the files of its cells, a model to start from."""
-
-    cfg: DictConfig
-    config: dict[str, Any]
-    paths: Sequence[Path]
-    start: TrainedModel | None
-
-
 def run(cfg: DictConfig, invocation: Invocation | None = None) -> dict[str, Any]:
     """Run one job and write its record, or return the record of the same run, if it is finished.
 
     Raises InputError for wrong settings and wrong data, before training.
     """
     invocation = invocation or Invocation.of_hydra()
-    inputs = _checked(cfg)
+    inputs = checked(cfg)
     folder = RunFolder(invocation.folder, identify(inputs.config, invocation.choices, inputs.paths, inputs.start))
     if (record := folder.finished()) is not None:
         if not invocation.in_sweep:
@@ -99,20 +82,6 @@ def run(cfg: DictConfig, invocation: Invocation | None = None) -> dict[str, Any]
         with folder.locked():
             # Another process may have finished it by now.
             return folder.finished() or _run(inputs, dataset, meter, folder)
-
-
-def _checked(cfg: DictConfig) -> Inputs:
-    config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
-    settings.check(config)
-    start = None
-    if cfg.weights is not None:
-        start = TrainedModel.load(str(shared(cfg.weights, cfg.trusted) or cfg.weights), cfg.trusted)
-    if start is not None and not start.seen.told:
-        LOG.info("weights=%s: %s", cfg.weights, UNTOLD)
-    # A partial, so that Hydra does not wrap its InputErrors.
-    paths: list[Path] = instantiate(cfg.data.source, _partial_=True, _convert_="all")()
-    check_new(config, start.seen if start else None, paths)
-    return Inputs(cfg, {key: value for key, value in config.items() if key not in INCIDENTAL}, paths, start)
 
 
 def _set_up_process(cfg: DictConfig) -> None:
@@ -162,7 +131,7 @@ def _run(inputs: Inputs, dataset: Dataset, meter: EnergyMeter, folder: RunFolder
     tables |= {"finetune": pd.DataFrame(outcome.rows).set_index("arm")} if outcome.rows else {}
     for name, table in (tables | {"cells": dataset.table()}).items():
         write_atomically(folder.path / f"{name}.csv", table.to_csv().encode())
-    saved = _save(inputs, dataset, outcome.models, folder.path, job)
+    saved = save(inputs, dataset, outcome.models, folder.path, job)
     write_atomically(folder.path / "boamps.json", json.dumps(boamps(meter, record), indent=1).encode())
     folder.finish(record)
     LOG.info("%s: result.json, %s, metrics.csv, energy.csv", folder.path, saved)
@@ -176,7 +145,7 @@ def _train(inputs: Inputs, dataset: Dataset, job: Job, folder: RunFolder) -> Out
         outcome: Outcome = instantiate(inputs.cfg.regime, _convert_="all")(job)
     except QuorumError as error:
         if error.weights is not None:
-            _save(inputs, dataset, [Trained(error.weights, list(job.split.clients.values()))], folder.path, job)
+            save(inputs, dataset, [Trained(error.weights, list(job.split.clients.values()))], folder.path, job)
             LOG.info("%s: saved the weights of the last good round", folder.path)
         raise
     finally:
@@ -185,22 +154,3 @@ def _train(inputs: Inputs, dataset: Dataset, job: Job, folder: RunFolder) -> Out
     if not all(value.isfinite().all() for model in outcome.models for value in model.weights.values()):
         raise InputError("training diverged, its weights are not finite: lower model.optimizer.lr")
     return outcome
-
-
-def _save(inputs: Inputs, dataset: Dataset, models: Sequence[Trained], folder: Path, job: Job) -> str:
-    """Save the model in the run's folder, or each of several in its own, by number, since names may be people's; says
-    what was saved."""
-    before = inputs.start.seen if inputs.start else None
-    places = [folder] if len(models) == 1 else [folder / f"site-{number}" for number, _ in enumerate(models, start=1)]
-    for trained, place in zip(models, places, strict=True):
-        place.mkdir(exist_ok=True)
-        seen = Seen.of(trained.parts, contents(inputs.paths), len(dataset.features.labels), before)
-        model = inputs.config["model"], trained.weights, dataset.preparation, dataset.types, seen
-        TrainedModel(
-            *model,
-            calibration=trained.calibration,
-            type_ids=dataset.type_ids,
-            precision=job.reusable.precision,
-            n_genes_read=dataset.n_genes_read,
-        ).save(place)
-    return "weights.safetensors, model.json" if len(models) == 1 else f"a model in each of site-1 to site-{len(models)}"
