@@ -36,14 +36,12 @@ def test_the_grid_runs_once_resumes_and_fills_gaps(tmp_path: Path) -> None:
     reduced = results.pivot_table(index="model", columns="opt", values="parameters")
     assert (reduced["reduce_complexity"] < reduced["baseline"]).all()
 
-    written = {path: path.stat().st_mtime_ns for path in folder.glob("*/result.json")}
-    assert len(written) == 8
-    assert sweep().count("nothing to do") == 8
-    assert {path: path.stat().st_mtime_ns for path in folder.glob("*/result.json")} == written
-
     (lost,) = folder.glob("*-scdlc-small_batch-*")
     shutil.rmtree(lost)
+    written = {path: path.stat().st_mtime_ns for path in folder.glob("*/result.json")}
+    assert len(written) == 7
     assert sweep().count("nothing to do") == 7
+    assert written.items() < {path: path.stat().st_mtime_ns for path in folder.glob("*/result.json")}.items()
     assert (lost / "result.json").exists()
     assert len(pd.read_csv(folder / "results.csv")) == 8
 
