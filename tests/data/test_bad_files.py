@@ -311,7 +311,14 @@ def test_good_files_of_every_kind_are_read_alike(tmp_path: Path) -> None:
         assert cells.notes == (f"good: counts from {place}",)
 
 
-@pytest.mark.parametrize("case", ["truncated", "negative index", "log-normalised", "missing labels"])
+@pytest.mark.parametrize(
+    "case",
+    [
+        "log-normalised",
+        # in this process, above
+        *(pytest.param(case, marks=pytest.mark.slow) for case in ("truncated", "negative index", "missing labels")),
+    ],
+)
 def test_the_program_ends_with_one_line_and_writes_nothing(tmp_path: Path, case: str) -> None:
     make, overrides, words = CASES[case]
     make(tmp_path / "bad.h5ad")

@@ -132,15 +132,19 @@ def test_what_a_packed_step_would_ignore_is_refused(tmp_path: Path, override: st
     settings.check(OmegaConf.to_container(cfg, resolve=True))
 
 
+# A mistake that only the data show takes a whole start; one of these is enough each time.
+SLOW = pytest.mark.slow
+
+
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
         (["trainer.max_epochs=abc"], "trainer.max_epochs=abc"),
-        (["+model.optimizer.foo=1"], "model.optimizer"),
-        (["federation.strategy.min_train_nodes=10", "logger=none"], "there are 4 clients"),
+        pytest.param(["+model.optimizer.foo=1"], "model.optimizer", marks=SLOW),
+        pytest.param(["federation.strategy.min_train_nodes=10", "logger=none"], "there are 4 clients", marks=SLOW),
         (["regime=federate"], "regime=federate: there is no such choice; did you mean federated? there are central"),
         (["data.bath_size=3"], "data.bath_size: there is no such setting; did you mean batch_size?"),
-        (["trainer.precision=16-mixed", "trainer=cpu"], "a CPU has no fp16"),
+        pytest.param(["trainer.precision=16-mixed", "trainer=cpu"], "a CPU has no fp16", marks=SLOW),
         (["split.newcomers=[Nobody]"], "the clients are Fasolino"),
         (["regime=finetune"], "python train.py split.newcomers=1"),
         (["data=h5ad", "data.path=none.h5ad"], "no file at none.h5ad"),

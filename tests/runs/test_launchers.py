@@ -12,7 +12,7 @@ QUICK = ["regime=central", "trainer.max_epochs=1", "data.n_genes=50", "logger=no
 LAUNCHERS = {"joblib": (["hydra.launcher.n_jobs=2"], 2), "submitit_local": ([], 1)}
 
 
-@pytest.mark.parametrize("launcher", LAUNCHERS)
+@pytest.mark.parametrize("launcher", ["joblib", pytest.param("submitit_local", marks=pytest.mark.slow)])
 def test_a_sweep_by_another_launcher(tmp_path: Path, launcher: str) -> None:
     if find_spec(f"hydra_plugins.hydra_{launcher.removesuffix('_local')}_launcher") is None:
         pytest.skip("the launcher is not installed: pip install -e '.[launchers]'")
