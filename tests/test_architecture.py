@@ -10,7 +10,7 @@ SRC = Path(__file__).parents[1] / "src/scfl_green"
 # From the ground up; a room imports from floors below its own, and from itself.
 FLOORS = [
     ["errors", "bounds"],
-    ["files"],
+    ["files", "terminal"],
     ["models", "security"],
     ["data", "energy"],
     ["training"],

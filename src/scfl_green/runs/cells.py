@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from scfl_green.data.dataset import Dataset
-from scfl_green.runs.terminal import drawn, room, shortened, terminal_width
+from scfl_green.terminal import drawn, room, shortened, terminal_width
 
 LOG = logging.getLogger(__name__)
 # Rows in the printed table; more would be unreadable.

@@ -20,9 +20,12 @@ def save(inputs: Inputs, dataset: Dataset, models: Sequence[Trained], folder: Pa
     for trained, place in zip(models, places, strict=True):
         place.mkdir(exist_ok=True)
         seen = Seen.of(trained.parts, contents(inputs.paths), len(dataset.features.labels), before)
-        model = inputs.config["model"], trained.weights, dataset.preparation, dataset.types, seen
         TrainedModel(
-            *model,
+            inputs.config["model"],
+            trained.weights,
+            dataset.preparation,
+            dataset.types,
+            seen,
             calibration=trained.calibration,
             type_ids=dataset.type_ids,
             precision=job.reusable.precision,

@@ -8,7 +8,7 @@ from scfl_green.data.partition import POOLED
 from scfl_green.energy.eaps import eaps
 from scfl_green.energy.ledger import FIT, Ledger
 from scfl_green.runs.scoring import SCORES
-from scfl_green.runs.terminal import drawn, terminal_width
+from scfl_green.terminal import drawn, terminal_width
 from scfl_green.training.testing import TestResult
 
 HEADS = ("", "accuracy", "F1", "macro F1", "Wh", "g CO2e", "EAPS", "MB", "s")

@@ -2,11 +2,12 @@
 
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 SEARCHED = {"tissue": "tissue", "species": "species", "types": "cell_types"}
 TO = "a folder, mlflow:URI or hf:OWNER; by default SCFL_MODELS, or the folder models"
-HEADS = ("model", "accuracy", "F1", "g CO2e", "types", "tissue", "species", "licence", "weights")
+HEADS = ("model", "accuracy", "F1", "g CO2e", "types", "tissue", "species", "licence")
 
 
 def add(commands: Any) -> None:
@@ -65,10 +66,11 @@ def _terms(options: Namespace) -> Any:
 def _push(options: Namespace) -> None:
     from scfl_green.share.names import default_target
     from scfl_green.share.registry import push
+    from scfl_green.terminal import terminal_width
 
     target = options.to or default_target()
     pushed = push(options.run, options.name, target, _terms(options), options.trust)
-    print(f"kept here: {', '.join(pushed.kept)}")
+    print(fill(f"kept here: {', '.join(pushed.kept)}", terminal_width(), break_on_hyphens=False))
     if options.licence == "unknown":
         print("without a licence nobody may use it: push again with --licence MIT, or another")
     print(f"pushed {options.name}@{pushed.version} to {target}")
@@ -94,14 +96,13 @@ def _pull(options: Namespace) -> None:
 def _list(options: Namespace) -> None:
     from scfl_green.share.names import default_target
     from scfl_green.share.registry import registry
+    from scfl_green.terminal import drawn
 
     target = options.source or default_target()
     wanted = {key: getattr(options, option) for option, key in SEARCHED.items()}
     found = [entry for entry in registry(target).entries() if entry.matches(wanted)]
-    rows = [HEADS, *(entry.row() for entry in found)]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows if found else ():
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    if found:
+        print(drawn(HEADS, [entry.row() for entry in found]))
     print(f"{len(found)} model{'s' * (len(found) != 1)} in {target}")
 
 

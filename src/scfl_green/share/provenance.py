@@ -18,7 +18,8 @@ FIELDS = (
     "temperature", "cells_calibration", "seconds_fit", "energy_kwh", "energy_cpu_kwh", "energy_gpu_kwh",
     "energy_ram_kwh", "emissions_kg", "energy_mode", "country", "carbon_intensity_kg_per_kwh", "bytes_up", "bytes_down",
     "bytes_prepare", "bytes_spared", "bytes_calibrate", "pue", "waited_hours", "transfer_kwh", "transfer_emissions_kg",
-    "train_flops", "too_short", "cells_seen", "eaps", "epsilon", "delta", "pretraining_emissions_kg", "versions",
+    "emissions_g_per_model", "emissions_g_per_1000_cells", "train_flops", "too_short", "cells_seen",
+    "eaps", "epsilon", "delta", "pretraining_emissions_kg", "versions",
     "device", "threads",
 )  # fmt: skip
 SITE_FIELDS = ("cells_test", "accuracy", "weighted_f1", "macro_f1")

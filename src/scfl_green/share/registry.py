@@ -14,10 +14,13 @@ from scfl_green.share.card import Terms
 from scfl_green.share.names import Address, check_name, has_scheme
 from scfl_green.share.received import check, check_sizes
 from scfl_green.share.release import release
+from scfl_green.terminal import shortened
 
 # What an address may begin with, before a colon; any other address is a folder's.
 TARGETS = {"mlflow": "scfl_green.share.on_mlflow.MLflow", "hf": "scfl_green.share.on_hub.Hub"}
 FOLDER = "scfl_green.share.on_disk.Folder"
+# Of a text in the list of models.
+MOST_LETTERS = 14
 
 
 @dataclass(frozen=True)
@@ -33,12 +36,12 @@ class Entry:
         return all({v.casefold() for v in values} <= set(self._values(key)) for key, values in wanted.items())
 
     def row(self) -> tuple[str, ...]:
-        """Name, scores, grams, number of types, tissue, species, licence and hash, as printable text."""
+        """Name, scores, grams, number of types, tissue, species and licence, as printable text."""
         scores = [_at(self.metadata, "model-index", 0, "results", 0, "metrics", number, "value") for number in (0, 1)]
         numbers = [*scores, _at(self.metadata, "co2_eq_emissions", "emissions")]
         types = self.metadata.get("cell_types")
-        told = [str(self.metadata.get(key, "–"))[:30] for key in ("tissue", "species", "license")]
-        cells = [len(types) if isinstance(types, list) else "–", *told, str(self.metadata.get("weights_sha256"))[:12]]
+        told = [shortened(str(self.metadata.get(key, "–")), MOST_LETTERS) for key in ("tissue", "species", "license")]
+        cells = [len(types) if isinstance(types, list) else "–", *told]
         texts = [f"{self.name}@{self.version[:12]}", *(f"{n:.3g}" if type(n) in (int, float) else "–" for n in numbers)]
         return tuple("".join(c if c.isprintable() else "?" for c in str(cell)) for cell in (*texts, *cells))
 
