@@ -1,6 +1,7 @@
-"""Tables as plain text, for the terminal and the log file, no wider than the terminal."""
+"""Tables and paragraphs as plain text, for the terminal and the log file, no wider than the terminal."""
 
 from collections.abc import Sequence
+from textwrap import fill
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -11,6 +12,11 @@ from rich.text import Text
 def terminal_width() -> int:
     """In columns; 80 where there is no terminal, and what ``COLUMNS`` says."""
     return Console().width
+
+
+def wrapped(text: str) -> str:
+    """A paragraph, broken between words."""
+    return fill(text, terminal_width(), break_long_words=False, break_on_hyphens=False)
 
 
 def shortened(name: str, width: int) -> str:

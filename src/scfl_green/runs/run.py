@@ -36,6 +36,7 @@ from scfl_green.runs.saving import save
 from scfl_green.runs.scoring import calibrated, score, test_tables
 from scfl_green.runs.summary import summary
 from scfl_green.runs.tracking import Tracker
+from scfl_green.terminal import wrapped
 from scfl_green.training.job import Job
 
 LOG = logging.getLogger(__name__)
@@ -122,7 +123,7 @@ def _run(inputs: Inputs, dataset: Dataset, meter: EnergyMeter, folder: RunFolder
         tables = test_tables(dataset, tested)
         without_names = {"cells": table_without_names(dataset), "sites": tables["sites"].rename(dataset.split.numbers)}
         tracker.finish(record, tables | without_names)
-    LOG.info(text := "\n".join([summary(record, tested, meter), *outcome.answers(record)]))
+    LOG.info(text := "\n".join([summary(record, tested, meter), *map(wrapped, outcome.answers(record))]))
     write_atomically(folder.path / SUMMARY, text.encode())
     for note in filter(None, (hook.note() for hook in job.hooks)):
         LOG.info(note)

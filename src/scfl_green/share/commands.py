@@ -2,7 +2,6 @@
 
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
-from textwrap import fill
 from typing import Any
 
 SEARCHED = {"tissue": "tissue", "species": "species", "types": "cell_types"}
@@ -66,11 +65,11 @@ def _terms(options: Namespace) -> Any:
 def _push(options: Namespace) -> None:
     from scfl_green.share.names import default_target
     from scfl_green.share.registry import push
-    from scfl_green.terminal import terminal_width
+    from scfl_green.terminal import wrapped
 
     target = options.to or default_target()
     pushed = push(options.run, options.name, target, _terms(options), options.trust)
-    print(fill(f"kept here: {', '.join(pushed.kept)}", terminal_width(), break_on_hyphens=False))
+    print(wrapped(f"kept here: {', '.join(pushed.kept)}"))
     if options.licence == "unknown":
         print("without a licence nobody may use it: push again with --licence MIT, or another")
     print(f"pushed {options.name}@{pushed.version} to {target}")
