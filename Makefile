@@ -3,14 +3,17 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo registry test install check format docs clean
+.PHONY: help demo registry hospitals test test-deployed test-slurm install check format docs clean
 
 help: ## List the targets
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 15
 
 demo: .venv/.run ## Train a federation on the embedded pancreas dataset, and write its page
 	$(BIN)/python train.py
 	$(BIN)/scfl-green report logs/runs/pancreas-actinn-baseline-federated-s42
+
+hospitals: .venv/.run ## Federate four hospitals on this machine: a server, four sites, TLS and keys
+	$(BIN)/python scripts/hospitals.py
 
 registry: .venv/.share ## Serve a registry of models with MLflow's web page, http://127.0.0.1:5000
 	mkdir -p registry
@@ -19,6 +22,12 @@ registry: .venv/.share ## Serve a registry of models with MLflow's web page, htt
 
 test: .venv/.dev ## Run the test suite, on as many cores as there are
 	$(BIN)/python -m pytest -n auto --dist loadfile
+
+test-deployed: .venv/.dev ## Run the tests of a deployed federation: servers and sites as processes, minutes
+	$(BIN)/python -m pytest -m deployed tests/sites
+
+test-slurm: .venv/.dev ## Try sweeps on a SLURM of one node, started here (root; apt-get install slurm-wlm munge)
+	$(BIN)/python -m pytest -m slurm tests/test_slurm.py
 
 install: .venv/.dev ## Set .venv up with the tested versions, tools for development included
 

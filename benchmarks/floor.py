@@ -55,6 +55,7 @@ class Floor:
         self.model.train()
         for epoch in range(self.epochs):
             batches.set_epoch(epoch)
+            self.model.set_rate(optimizer, epoch, self.epochs)
             ShortFit(seed).on_train_epoch_start(SimpleNamespace(current_epoch=epoch), self.model)  # dropout's seed
             for rows in batches:
                 optimizer.zero_grad()

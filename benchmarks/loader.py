@@ -12,7 +12,8 @@ from torch.utils.data import DataLoader
 
 from benchmarks.measure import Row, interleaved
 from scfl_green.data.features.datamodule import Batches, Features
-from scfl_green.data.reading.cells import Cells, Reading
+from scfl_green.data.reading.cells import Cells
+from scfl_green.data.reading.file import Reading
 from scfl_green.data.sources.local import packaged
 
 BATCH_SIZE, N_GENES = 128, 3000

@@ -21,12 +21,13 @@ from benchmarks.measure import ROOT, Row, peak_mb, process
 from scfl_green.data.clients import iid
 from scfl_green.data.dataset import Recipe, load, prepare
 from scfl_green.data.features.prepare import between_within
-from scfl_green.data.reading.cells import Cells, Reading
+from scfl_green.data.reading.cells import Cells
+from scfl_green.data.reading.file import Reading
 from scfl_green.data.sources import synthetic
 
 # Of a run, whatever the number of clients: so many MB, and so many times the CSR matrix.
 IMPORTS_MB, MATRICES, GENES = 600, 2, 3000
-IMPORTS = "import scfl_green.runs.run, scfl_green.federated.simulate"
+IMPORTS = "import scfl_green.runs.run, scfl_green.federated.federation"
 
 
 def rows(quick: bool, cache: Path) -> Iterator[Row]:

@@ -25,7 +25,8 @@ from torch import Tensor
 from benchmarks.setting import composed, quiet
 from scfl_green.data.dataset import Dataset, Recipe, prepare
 from scfl_green.data.partition import Part
-from scfl_green.data.reading.cells import Cells, Reading
+from scfl_green.data.reading.cells import Cells
+from scfl_green.data.reading.file import Reading
 from scfl_green.models.novelty import ProfileSums
 from scfl_green.runs.names import register_resolvers
 

@@ -20,7 +20,8 @@ from scfl_green.data.clients import iid
 from scfl_green.data.dataset import Dataset, Recipe, kept_in, load, prepare
 from scfl_green.data.features.prepare import between_within
 from scfl_green.data.partition import Split
-from scfl_green.data.reading.cells import Cells, Reading
+from scfl_green.data.reading.cells import Cells
+from scfl_green.data.reading.file import Reading
 from scfl_green.data.sources import synthetic
 from scfl_green.models.base import CellClassifier
 from scfl_green.runs.assemble import load_dataset, make_job

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import tempfile
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,8 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, open_dict
 
 from jobs import ACTINN_CONFIG, left_by, make_job
-from scfl_green.data.reading.cells import Cells, Reading
+from scfl_green.data.reading.cells import Cells
+from scfl_green.data.reading.file import Reading
 from scfl_green.data.sources import local as sources
 from scfl_green.energy.meter import EnergyMeter
 from scfl_green.runs.names import register_resolvers
@@ -25,11 +27,29 @@ ROOT = Path(__file__).parents[1]
 CONFIGS = ROOT / "configs"
 # These need what a test has not: the user's file, a run to start from, a GPU.
 NEEDS = {"data=h5ad": ["data.path=some.h5ad"], "regime=finetune": ["weights=some/run"]}
-CHOICES = sorted(
-    f"{path.parent.relative_to(CONFIGS)}={path.stem}"
-    for path in CONFIGS.glob("*/*.yaml")
-    if path.parent.name not in ("hydra", "local")
-)
+# These need a plugin of Hydra's, which not every environment has.
+PLUGINS = {
+    "experiment=search": "optuna_sweeper",
+    "launcher=joblib": "joblib_launcher",
+    "launcher=ray": "ray_launcher",
+    "launcher=slurm": "submitit_launcher",
+    "launcher=slurm_local": "submitit_launcher",
+}
+
+
+def lacks(plugin: str | None) -> bool:
+    """Whether a plugin of Hydra's is not installed."""
+    return plugin is not None and find_spec(f"hydra_plugins.hydra_{plugin}") is None
+
+
+CHOICES = [
+    pytest.param(choice, marks=pytest.mark.skipif(lacks(PLUGINS.get(choice)), reason="its plugin is not installed"))
+    for choice in sorted(
+        f"{path.parent.relative_to(CONFIGS)}={path.stem}"
+        for path in CONFIGS.glob("*/*.yaml")
+        if path.parent.name not in ("hydra", "local")
+    )
+]
 sys.path.insert(0, str(ROOT))  # for benchmarks
 os.environ["WANDB_MODE"] = "offline"
 # Prepared datasets are shared by all tests, and by nobody else.

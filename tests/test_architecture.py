@@ -17,6 +17,7 @@ FLOORS = [
     ["federated"],
     ["share"],
     ["runs"],
+    ["sites"],
     ["analysis"],
     ["cli"],
     ["__main__"],
@@ -51,9 +52,9 @@ def test_imports_point_down(path: Path) -> None:
 @pytest.mark.parametrize(
     ("library", "homes"),
     [
-        ("flwr", {"federated"}),
+        ("flwr", {"federated", "sites"}),
         ("codecarbon", {"energy"}),
-        ("hydra", {"share", "runs", "analysis"}),
+        ("hydra", {"share", "runs", "sites", "analysis"}),
         ("wandb", {"runs"}),
         ("opacus", {"training"}),
         ("scanpy", set()),

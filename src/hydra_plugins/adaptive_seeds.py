@@ -3,20 +3,22 @@
 Here since Hydra looks for plugins in ``hydra_plugins`` only; it imports this file at every start.
 """
 
-from collections.abc import Sequence
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
+from hydra_plugins.in_order import InOrder
 from scfl_green.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 SEED_1 = "seed=1"
 
 
-class AdaptiveSeeds(BasicSweeper):
+class AdaptiveSeeds(InOrder):
     """Runs seeds 1 to ``seeds`` of every combination; then, as long as a comparison is undecided, one seed more of the
     methods that it compares, up to ``max_seeds``. Seeds that are given (``seed=1,2``) are run as they are."""
 
@@ -41,47 +43,32 @@ class AdaptiveSeeds(BasicSweeper):
                 f"seeds={self.seeds} max_seeds={self.max_seeds}: expected whole numbers, seeds from 1 to max_seeds; "
                 "set both to the same to add none"
             )
-        allow_seeds(self.folder, self.seeds, self.max_seeds)
+        assert self.config is not None
+        allow_seeds(Path(self.config.hydra.sweep.dir), self.seeds, self.max_seeds)
         self.adds = True
 
-    @property
-    def folder(self) -> Path:
-        assert self.config is not None
-        return Path(self.config.hydra.sweep.dir)
-
-    def get_job_batch(self) -> Sequence[Sequence[str]]:
-        """The next jobs."""
-        if self.adds:
-            self._announce()
-        return super().get_job_batch()
-
     def is_done(self) -> bool:
-        """Whether all jobs have run, and no comparison needs another seed."""
-        if super().is_done() and self.adds and (further := self._further()):
+        """Whether all jobs have run, and no comparison needs another seed; none is added after a failure."""
+        if super().is_done() and self.adds and not self.failed and (further := self._further()):
             self.overrides = [*(self.overrides or ()), further]
+            self._announce()
         return super().is_done()
+
+    def more_may_follow(self) -> bool:
+        """Until the last seed of all is run, or none is needed."""
+        last = [job for batch in self.overrides or () for job in batch][-1]
+        return self.adds and f"seed={self.max_seeds}" not in last
 
     def _further(self) -> list[list[str]]:
         """The jobs of one seed more."""
-        from scfl_green.analysis.sweep import needed_seeds
+        from scfl_green.analysis.seeds import needed_seeds
 
-        seeds = needed_seeds(self.folder, self._firsts, self.max_seeds)
+        assert self.config is not None
+        seeds = needed_seeds(Path(self.config.hydra.sweep.dir), self._firsts, self.max_seeds)
         return [[f"seed={seed}", *self._firsts[name]] for name, seed in seeds.items()]
 
     @cached_property
     def _firsts(self) -> dict[str, list[str]]:
         """The overrides of every method, without its seed, by the folder of its run of seed 1."""
-        assert self.hydra_context is not None
-        assert self.config is not None
-        compose = partial(self.hydra_context.config_loader.load_sweep_config, self.config)
-        jobs = [list(job) for batch in self.overrides or () for job in batch if SEED_1 in job]
-        return {compose(job).hydra.sweep.subdir: [word for word in job if word != SEED_1] for job in jobs}
-
-    def _announce(self) -> None:
-        """Tell the line of progress how many jobs there are, so far."""
-        from scfl_green.analysis.sweep import Sweep
-
-        jobs = [job for batch in self.overrides or () for job in batch]
-        for callback in self.hydra_context.callbacks.callbacks if self.hydra_context else ():
-            if isinstance(callback, Sweep):
-                callback.jobs, callback.more = len(jobs), f"seed={self.max_seeds}" not in jobs[-1]
+        jobs: list[Sequence[str]] = [job for batch in self.overrides or () for job in batch if SEED_1 in job]
+        return {self._job(job).folder.name: [word for word in job if word != SEED_1] for job in jobs}

@@ -1,5 +1,7 @@
 """The command line: ``scfl-green COMMAND``, or ``python -m scfl_green COMMAND``."""
 
+import locale
+import os
 import sys
 import webbrowser
 from argparse import ArgumentParser, BooleanOptionalAction, Namespace
@@ -11,11 +13,14 @@ from typing import NoReturn
 import scfl_green
 from scfl_green.errors import InputError
 from scfl_green.share import commands as share
+from scfl_green.sites import commands as sites
 
 
 def main(words: Sequence[str] | None = None) -> None:
     """Run the command line, or ``words`` instead."""
-    words = sys.argv[1:] if words is None else words
+    if words is None:
+        in_utf8()
+        words = sys.argv[1:]
     if words[:1] == ["train"]:
         from scfl_green.runs.program import train  # each command imports only what it needs
 
@@ -25,6 +30,14 @@ def main(words: Sequence[str] | None = None) -> None:
         options.does(options)
     except InputError as error:
         sys.exit(f"error: {error}")
+
+
+def in_utf8() -> None:
+    """Start this program anew in Python's UTF-8 mode where the locale has another encoding: it and its libraries read
+    and write UTF-8, and the names of files and cell types are not ASCII alone."""
+    if locale.getpreferredencoding(False).casefold().replace("-", "") != "utf8":
+        os.environ["PYTHONUTF8"] = "1"
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
 
 class _Parser(ArgumentParser):
@@ -53,6 +66,7 @@ def _parser() -> ArgumentParser:
     collect.add_argument("folder", type=Path, help="of a sweep, such as logs/sweeps/NAME")
     collect.set_defaults(does=_collect)
     share.add(commands)
+    sites.add(commands)
     return parser
 
 
@@ -72,6 +86,7 @@ def _add_annotate(annotate: ArgumentParser) -> None:
     add("--by-type", action="store_true", help="this share of each type that has enough validation cells")
     add("--alpha", type=float, default=0.01, help="p-value below which a cell is unlike the training cells (0.01)")
     add("--counts", metavar="PLACE", help="of the counts, such as layers/counts, if they are not found")
+    add("--fractions", action="store_true", help="counts need not be whole: without ambient RNA, or estimated")
     add("--gene-key", metavar="COLUMN", help="of var with the gene names, if they are not found")
     add("--min-gene-overlap", type=float, default=0.5, help="share of the model's genes that must be there (0.5)")
     add("--country", default="DEU", help="whose electricity is used (ISO 3166 alpha-3)")

@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from uuid import uuid4
 
 from filelock import FileLock, Timeout
 
@@ -14,7 +15,8 @@ from scfl_green.errors import BusyError
 
 def write_atomically(path: Path, content: bytes) -> None:
     """Write a file that appears whole or not at all, and survives a crash once this returns."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    # Processes of two hosts on one disk may have the same number.
+    draft = path.with_name(f".{path.name}.{uuid4().hex}")
     try:
         with draft.open("wb") as file:
             file.write(content)

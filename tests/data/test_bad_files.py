@@ -13,7 +13,8 @@ from hydra.utils import instantiate
 from scipy import sparse
 
 from conftest import compose_config, start_program
-from scfl_green.data.reading.cells import Cells, Reading
+from scfl_green.data.reading.cells import Cells
+from scfl_green.data.reading.file import Reading
 from scfl_green.errors import InputError
 from scfl_green.runs.assemble import load_dataset
 
@@ -127,6 +128,14 @@ def duplicate_entries(path: Path) -> None:
         file["X/indices"][1] = file["X/indices"][0]
 
 
+def latin_1(path: Path) -> None:
+    good(cell_type=["Müller", "B"] * 30).write_h5ad(path, convert_strings_to_categoricals=False)
+    with h5py.File(path, "r+") as file:
+        names = [name.encode("latin-1") for name in file["obs/cell_type"].asstr()[:]]
+        del file["obs/cell_type"]
+        file["obs/cell_type"] = np.array(names)
+
+
 def old_table(file: h5py.File) -> None:
     del file["obs"]
     file["obs"] = np.zeros(60, dtype=[("index", "S8"), ("cell_type", "S8")])
@@ -193,10 +202,11 @@ CASES: dict[str, tuple[Callable[[Path], object], list[str], str]] = {
     "fractional indices": (replaced("X/indices", lambda values: values + 0.4), [], "not integers"),
     "an infinite shape": (edited(lambda f: f["X"].attrs.update({"shape": [np.inf, 40.0]})), [], "damaged"),
     "columns of a later anndata": (
-        edited(lambda f: f["obs/cell_type"].attrs.update({"encoding-version": "9.9"})),
+        edited(lambda f: f.move("obs/cell_type/codes", "obs/cell_type/runs")),
         [],
-        "damaged",
+        "encoded as 'categorical', which is no column",
     ),
+    "text in Latin-1": (latin_1, [], "obs/cell_type holds text that is not UTF-8"),
     "zeros and ones": (lambda path: good(np.ones((60, 40))).write_h5ad(path), [], "only zeros and ones"),
     "zeros alone": (lambda path: good(np.zeros((60, 40))).write_h5ad(path), [], "only zeros"),
     "an unknown encoding": (edited(lambda f: f["X"].attrs.update({"encoding-type": "bsr"})), [], "csr_matrix"),

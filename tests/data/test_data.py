@@ -14,20 +14,24 @@ from scipy import sparse
 
 from conftest import ROOT
 from jobs import SPLIT, prepared, split_of
+from scfl_green.data.agreement import Common, agree
 from scfl_green.data.clients import by_client, chunks, dirichlet, iid
-from scfl_green.data.dataset import Recipe, load, prepare
-from scfl_green.data.features.asked import AskedSums, ask_again, directly
+from scfl_green.data.dataset import Recipe, ask_again, load, prepare
+from scfl_green.data.features.asked import AskedSums
 from scfl_green.data.features.datamodule import Batches, CellDataModule
 from scfl_green.data.features.prepare import CLIP, all_genes, between_within, between_within_ratio, highly_variable
 from scfl_green.data.features.sums import GeneSums, normalise
 from scfl_green.data.held_out import stratified_share
 from scfl_green.data.partition import Part, Split
+from scfl_green.data.questions import Survey
 from scfl_green.data.reading import matrix
-from scfl_green.data.reading.cells import Cells, Reading
+from scfl_green.data.reading.cells import Cells
+from scfl_green.data.reading.file import Reading
+from scfl_green.data.site import directly, in_memory
 from scfl_green.data.sources import local as sources
 from scfl_green.energy.meter import EnergyMeter
 from scfl_green.errors import InputError
-from scfl_green.federated.statistics import by_query
+from scfl_green.federated.network import Simulated, before_training
 
 SHARED = ROOT.parent / "shared/data"
 CHOOSE = partial(between_within, n_genes=50)
@@ -183,14 +187,14 @@ def test_a_federation_learns_over_messages_what_pooled_cells_teach(
     pancreas: Cells, meter: EnergyMeter, choose: Any
 ) -> None:
     split = iid(pancreas, clients=11, **SPLIT)
-    ask = partial(by_query, meter=meter)
+    ask = partial(before_training, Simulated(), meter=meter)
     dataset = prepared(pancreas, split, choose, standardise=True, ask=ask)
     together = Split({"all": Part.pooled(list(split.clients.values()))}, {})
-    learnt = prepared(pancreas, together, choose, standardise=True, ask=directly).preparation
+    learnt = prepared(pancreas, together, choose, standardise=True).preparation
     for field in ("genes", "symbols", "mean", "scale"):
         np.testing.assert_array_equal(getattr(dataset.preparation, field), getattr(learnt, field))
     once = meter.moved()
-    ask_again(ask, split, dataset.asked)
+    ask_again(Recipe(choose, ask=ask), dataset.asked)
     assert meter.moved() == tuple(2 * n for n in once)
     # A tenth of what two sums of 64 bits by type and gene would take; less if the genes are chosen first.
     assert once[0] < 11 * 2 * 9 * 6500 * 8 / (3 if choose is CHOOSE or choose is all_genes else 9)
@@ -205,7 +209,8 @@ def test_highly_variable_genes_are_scanpys(pancreas: Cells) -> None:
     scanpy.pp.highly_variable_genes(adata, n_top_genes=2000, flavor="seurat")
     none = np.empty(0, np.int64)
     whole = Part("all", train=np.arange(len(pancreas)), validation=none, test=none)
-    ours = highly_variable(AskedSums(pancreas, Split({"all": whole}, {})), 2000)
+    survey = Survey(directly(in_memory(pancreas, {"all": whole}, preprocess=True)), ["all"])
+    ours = highly_variable(AskedSums(survey, agree(survey, {}, Common()), ["all"]), 2000)
     np.testing.assert_array_equal(ours, np.flatnonzero(adata.var["highly_variable"]))
 
 

@@ -20,7 +20,8 @@ from scipy import sparse
 from conftest import ROOT, compose_config
 from jobs import prepared, split_of
 from scfl_green.data.features.prepare import all_genes
-from scfl_green.data.reading.cells import Cells, Reading
+from scfl_green.data.reading.cells import Cells
+from scfl_green.data.reading.file import Reading
 from scfl_green.data.sources import local as sources
 from scfl_green.data.sources import synthetic
 from scfl_green.errors import InputError
@@ -356,7 +357,7 @@ def test_a_client_that_lacks_a_type_costs_nothing(tmp_path: Path, pancreas: Cell
         record = run(compose_config(tmp_path / str(lacking), *ours))
         assert (record["types"], record["clients"]) == (9, 4)
         accuracy[lacking] = record["accuracy"]
-    assert accuracy[True] > accuracy[False] - 0.03
+    assert accuracy[True] > accuracy[False] - 0.05  # of 335 test cells, whose standard error is .02
 
 
 @pytest.mark.skipif(not SHARED.exists(), reason="needs the shared files")

@@ -17,23 +17,24 @@ from jobs import ONE, make_job, split_of, trained
 from scfl_green.data.partition import Part
 from scfl_green.data.reading.cells import Cells
 from scfl_green.data.seen import Seen
+from scfl_green.energy.ledger import CALIBRATE
 from scfl_green.energy.meter import EnergyMeter
 from scfl_green.errors import InputError
-from scfl_green.federated import calibrate as module
-from scfl_green.federated.calibrate import by_message
-from scfl_green.federated.simulate import Federation
+from scfl_green.federated.federation import Federation
+from scfl_green.federated.network import about_weights
 from scfl_green.models.calibration import BINS, Calibration
 from scfl_green.models.prune import Weights
 from scfl_green.runs.each_site import local
 from scfl_green.runs.fine_tuning import finetune
 from scfl_green.runs.regimes import central, federated
 from scfl_green.runs.scoring import SCALED, calibrated, calibration_fields, score
-from scfl_green.training.calibrate import Arrays, Ask, Survey, answer, calibrate, in_turn
+from scfl_green.training.calibrate import calibrate
 from scfl_green.training.hooks import Hook
 from scfl_green.training.job import Job
+from scfl_green.training.survey import ANSWERS, Arrays, Ask, Survey, calibration_sums, in_turn
 from scfl_green.training.trained_model import TrainedModel
 
-MESSAGES = partial(by_message, n_workers=1, timeout_seconds=60)
+MESSAGES = partial(about_weights, n_workers=1, timeout_seconds=60)
 
 
 @pytest.fixture(scope="module")
@@ -55,8 +56,8 @@ def told(job: Job) -> dict[str, dict[str, Arrays]]:
     def survey(job: Job, weights: Weights, parts: Sequence[Part]) -> Iterator[Ask]:
         with in_turn(job, weights, parts) as ask:
 
-            def overheard(question: Arrays) -> Iterator[tuple[str, Arrays]]:
-                for name, arrays in ask(question):
+            def overheard(kind: str, question: Arrays) -> Iterator[tuple[str, Arrays]]:
+                for name, arrays in ask(kind, question):
                     heard["second" if question else "first"][name] = arrays
                     yield name, arrays
 
@@ -82,7 +83,7 @@ def test_messages_give_the_calibration_of_the_pooled_cells_to_the_bit(job: Job) 
     assert pooled["n_cells"] == sum(len(part.validation) for part in parts)
     assert found(job, parts[::-1]) == pooled
     assert found(job, parts, survey=MESSAGES) == pooled
-    assert found(job, parts, survey=partial(by_message, n_workers=2, timeout_seconds=60)) == pooled
+    assert found(job, parts, survey=partial(about_weights, n_workers=2, timeout_seconds=60)) == pooled
 
 
 def test_it_is_what_the_logits_of_the_validation_cells_say(job: Job) -> None:
@@ -190,7 +191,7 @@ def test_a_bad_answer_is_left_out(
     def survey_of(answers: dict[str, dict[str, Arrays]]) -> Survey:
         @contextmanager
         def survey(*_: object) -> Iterator[Ask]:
-            yield lambda asked: answers["second" if asked else "first"].items()
+            yield lambda _, asked: answers["second" if asked else "first"].items()
 
         return survey
 
@@ -210,9 +211,9 @@ def test_a_site_that_fails_is_left_out(job: Job, monkeypatch: pytest.MonkeyPatch
     def fails(job: Job, part: Part, weights: Weights, question: Arrays) -> Arrays:
         if part is bad:
             raise KeyError("a patient's name")
-        return answer(job, part, weights, question)
+        return calibration_sums(job, part, weights, question)
 
-    monkeypatch.setattr(module, "answer", fails)
+    monkeypatch.setitem(ANSWERS, CALIBRATE, fails)
     assert found(job, [bad, *rest], survey=MESSAGES) == found(job, rest)
 
 

@@ -17,8 +17,7 @@ from jobs import ONE, in_child, make_job, simulated
 from scfl_green.data.reading.cells import Cells
 from scfl_green.energy.meter import EnergyMeter
 from scfl_green.errors import InputError
-from scfl_green.federated import Half, Largest, Rows
-from scfl_green.federated import site as sites
+from scfl_green.federated import Half, Largest, Rows, hold
 from scfl_green.federated.codec import DEFLATED, Codec, _compressed, decode, encode
 from scfl_green.runs.run import run
 from scfl_green.training.checkpoint import Checkpoint
@@ -143,16 +142,16 @@ def test_pruned_weights_are_sent_whole_and_then_coded(few: Cells, meter: EnergyM
 def test_a_reply_that_is_no_code_is_refused_and_the_others_go_on(
     few: Cells, meter: EnergyMeter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    call = sites.HoldWeights.__call__
+    call = hold.HoldWeights.__call__
 
-    def spoils(mod: sites.HoldWeights, message: Message, context: Any, call_next: Any) -> Message:
+    def spoils(mod: hold.HoldWeights, message: Message, context: Any, call_next: Any) -> Message:
         reply = call(mod, message, context, call_next)
         if context.node_id == 1 and message.metadata.message_type == "train":
             for array in reply.content["arrays"].values():
                 array.data = array.data[:-1]
         return reply
 
-    monkeypatch.setattr(sites.HoldWeights, "__call__", spoils)
+    monkeypatch.setattr(hold.HoldWeights, "__call__", spoils)
     result = simulated(make_job(few, meter), rounds=2, codec=Rows(8), min_clients=1)
     assert len(result.record["refused"]) >= 2
     assert all("names differ" in line for line in result.record["refused"])

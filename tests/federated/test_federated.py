@@ -19,8 +19,10 @@ from scfl_green.data.reading.cells import Cells
 from scfl_green.energy.meter import EnergyMeter
 from scfl_green.errors import InputError
 from scfl_green.federated.apps import client_app, server_app
-from scfl_green.federated.grid import LocalGrid, packed
-from scfl_green.federated.simulate import Federation, simulate
+from scfl_green.federated.federation import Federation
+from scfl_green.federated.federation import federate as run_federation
+from scfl_green.federated.grid import LocalGrid
+from scfl_green.federated.messages import packed
 from scfl_green.federated.strategy import CheckedStrategy
 from scfl_green.training.job import Weights
 
@@ -66,12 +68,12 @@ def test_averages_do_not_depend_on_the_order_of_replies(few: Cells, meter: Energ
 
 
 def test_equal_clients_average_to_what_one_of_them_learns(few: Cells, meter: EnergyMeter) -> None:
-    part = next(iter(split_of(few).clients.values()))
+    part = Part.pooled([*split_of(few).clients.values()])
     alone = federate(make_job(few, meter, Split({"a": replace(part, name="a")}, {})))
     # The same cells in the same order under four names: a client's shuffling is seeded by its name.
     app_parts = [replace(part, name="a")] * 4
     job = make_job(few, meter, Split({"a": app_parts[0]}, {}))
-    together = simulate(job, app_parts, Federation(FedAvg(**ONE), 2, 1)).weights
+    together = run_federation(job, app_parts, Federation(FedAvg(**ONE), 2, 1)).weights
     for name in alone:
         torch.testing.assert_close(together[name], alone[name], rtol=1e-6, atol=1e-7)
 

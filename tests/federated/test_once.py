@@ -11,7 +11,7 @@ from flwr.serverapp.strategy import FedAvg
 from jobs import ONE, make_job, simulated
 from scfl_green.data.reading.cells import Cells
 from scfl_green.energy.meter import EnergyMeter
-from scfl_green.federated import apps, site
+from scfl_green.federated import apps, hold
 from scfl_green.federated.grid import LocalGrid
 from scfl_green.models.prune import Weights
 
@@ -79,7 +79,7 @@ def test_a_site_that_was_restarted_gets_them_whole(
     def after_a_restart(grid: LocalGrid, request: bytes) -> bytes:
         reply = answer(grid, request)
         answered.append(grid)
-        if len(answered) == 3 * len(grid.clients):  # the number of cells, training and validation
+        if len(answered) == 2 * len(grid.clients):  # training and validation
             grid.contexts[1] = Context(0, 1, grid.contexts[1].node_config, RecordDict(), {})
         return reply
 
@@ -96,9 +96,9 @@ def test_a_site_that_forgets_everything_takes_part(
         context.state.clear()
         return hold_weights(mod, message, context, call_next)
 
-    hold_weights = site.HoldWeights.__call__
+    hold_weights = hold.HoldWeights.__call__
     once, down, size = federation(few, meter)
-    monkeypatch.setattr(site.HoldWeights, "__call__", forgets)
+    monkeypatch.setattr(hold.HoldWeights, "__call__", forgets)
     again, more, _ = federation(few, meter)
     assert same(once, again)
     assert more > down + size

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from hydra.utils import instantiate
+from torch.nn.functional import normalize
 
 from conftest import compose_config
 from jobs import make_job
@@ -63,7 +64,7 @@ def test_a_cell_graph_is_symmetric_and_its_largest_eigenvalue_is_one() -> None:
 
 def test_the_deep_cut_is_lower_where_linked_cells_lie_together(tmp_path: Path) -> None:
     model = build(tmp_path, "model=sccdcg")
-    together, mixed = torch.eye(64)[Y], torch.eye(64)[torch.arange(24) // 6]
+    together, mixed = (normalize(torch.eye(64)[kinds], dim=0) for kinds in (Y, torch.arange(24) // 6))
     assert model.deep_cut(X, together) < model.deep_cut(X, mixed)
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from jobs import ADAM
-from scfl_green.models import ACTINN, ScCDCG, ScDLC, ScSMD
+from scfl_green.models import ACTINN, Linear, ScCDCG, ScDLC, ScSMD, ScSMDPaper
 from scfl_green.models.base import CellClassifier
 from scfl_green.models.grow import grown
 from scfl_green.models.prune import pruned, resize
@@ -15,11 +15,14 @@ from scfl_green.models.prune import pruned, resize
 GENES, KNOWN, NEW = 40, 5, 3
 FRAMEWORKS: dict[str, tuple[type[CellClassifier], dict[str, Any]]] = {
     "actinn": (ACTINN, {"hidden": (16, 12, KNOWN)}),  # a hidden layer as wide as the types are many
+    "linear": (Linear, {}),
     "scdlc": (ScDLC, {"hidden": 8}),
     "sccdcg": (ScCDCG, {"hidden": (16, 8)}),
+    "sccdcg, no decoder": (ScCDCG, {"hidden": (16, 8), "reconstruction": 0.0}),
     "sccdcg, centres": (ScCDCG, {"hidden": (16, 8), "clustering": 0.1}),
     "scsmd": (ScSMD, {"hidden": 32, "latent": 8}),
     "scsmd, cellnet": (ScSMD, {"hidden": 32, "latent": 8, "cellnet": True, "attention_gate": True}),
+    "scsmd, paper": (ScSMDPaper, {"width": 0.1}),
 }
 HEADS = {"layers.6", "classifier", "classifier.1", "classifier.2", "centres", "cellnet.6"}
 

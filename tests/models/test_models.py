@@ -20,9 +20,12 @@ MODELS = sorted(path.stem for path in (CONFIGS / "model").glob("*.yaml"))
 
 @pytest.fixture(params=MODELS)
 def model(request: pytest.FixtureRequest, tmp_path: Path) -> CellClassifier:
-    cfg = compose_config(tmp_path, f"model={request.param}")
+    # Noise in a sequence of 100 takes long to learn by heart.
+    shorter = {"scdlc_paper": ["model.steps=10"]}.get(request.param, [])
+    cfg = compose_config(tmp_path, f"model={request.param}", *shorter)
     torch.manual_seed(0)
-    return instantiate(cfg.model, n_genes=101, n_types=4, _convert_="all")
+    # Of six types, so that an untrained scSMD is sure of pairs of cells that differ.
+    return instantiate(cfg.model, n_genes=101, n_types=6, _convert_="all")
 
 
 def batch() -> tuple[torch.Tensor, torch.Tensor]:
@@ -34,7 +37,7 @@ def test_every_parameter_gets_a_gradient(model: CellClassifier) -> None:
     x, y = batch()
     logits, terms = model.loss(x, y)
     torch.stack([*terms.values()]).sum().backward()
-    assert logits.shape == (24, 4)
+    assert logits.shape == (24, 6)
     still = [n for n, p in model.named_parameters() if p.grad is None or not p.grad.any()]
     assert still == []
 
@@ -51,11 +54,13 @@ def test_one_batch_can_be_learnt_by_heart(model: CellClassifier) -> None:
     optimizer = torch.optim.Adam(model.parameters(), lr=5e-3)
     for _ in range(150):
         optimizer.zero_grad()
-        _, terms = model.loss(x, y)
+        # In evaluation mode: dropout, of .7 between the layers of scDLC's paper, is for what generalises.
+        logits, terms = model.eval().loss(x, y)
+        if learnt := bool((logits.argmax(dim=1) == y).all()):
+            break
         torch.stack([*terms.values()]).sum().backward()
         optimizer.step()
-    model.eval()
-    assert (model(x).argmax(dim=1) == y).all()
+    assert learnt
 
 
 def test_bf16_logits_are_close_to_those_of_float32(model: CellClassifier) -> None:

@@ -18,11 +18,14 @@ from scfl_green.runs.regimes import central
 from scfl_green.training.pruning import Prune
 
 HALF = {"prune": Prune(fraction=0.5, after_round=1, after_epoch=1)}
-MODELS = sorted(path.stem for path in (CONFIGS / "model").glob("*.yaml"))
+# Without units that can be removed.
+WHOLE = {"linear", "scsmd_paper"}
+MODELS = sorted({path.stem for path in (CONFIGS / "model").glob("*.yaml")} - WHOLE)
 OPTIONS = [
     *([f"model={m}"] for m in MODELS),
     ["model=scsmd", "model.cellnet=true"],
     ["model=sccdcg", "model.clustering=1"],
+    ["model=sccdcg", "model.reconstruction=0"],
 ]
 
 
@@ -79,6 +82,13 @@ def test_central_training_prunes_between_two_epochs(few: Cells, meter: EnergyMet
     (model,) = central(job, epochs=3).models
     assert [step.number for step in recorder.steps] == [1, 2, 3]
     assert model.weights["layers.0.weight"].shape[0] == 50
+
+
+@pytest.mark.parametrize("model", sorted(WHOLE))
+def test_a_model_without_units_to_remove_is_refused(tmp_path: Path, few: Cells, meter: EnergyMeter, model: str) -> None:
+    make = instantiate(compose_config(tmp_path, f"model={model}").model, _partial_=True, _convert_="all")
+    with pytest.raises(InputError, match="has no hidden units that can be removed"):
+        make_job(few, meter, model=make, hooks=HALF)
 
 
 def test_an_adaptive_server_is_refused(few: Cells, meter: EnergyMeter) -> None:

@@ -1,6 +1,8 @@
 """Scores: of an epoch's counts and of predictions, the same, and those of scikit-learn."""
 
 import math
+from functools import reduce
+from operator import add
 
 import numpy as np
 import pytest
@@ -10,10 +12,11 @@ from torchmetrics.functional.classification import multiclass_calibration_error
 
 from scfl_green.models.scores import (
     BINS,
+    UNIT,
     UNLABELLED,
+    Scored,
     Tally,
     calibration_error,
-    confusion_matrix,
     confusion_scores,
     prediction_scores,
     reliability,
@@ -55,13 +58,22 @@ def test_both_ways_to_score_agree_with_scikit_learn(case: tuple[int, int, int, f
         assert counted[name] == pytest.approx(value, abs=1e-6)
         assert by_torchmetrics[name] == pytest.approx(value, abs=1e-6)
     counts = metrics.confusion_matrix(true, predicted, labels=range(case[0]))
-    np.testing.assert_array_equal(confusion_matrix(logits, labels), counts)
+    np.testing.assert_array_equal(Scored.of(logits, labels).confusion, counts)
     np.testing.assert_array_equal(tally.counts[:UNLABELLED], counts)
 
 
 def test_no_labelled_cells_score_zero() -> None:
     scores = prediction_scores(torch.randn(3, 4), torch.full((3,), UNLABELLED))
     assert set(scores.values()) == set(confusion_scores(torch.zeros(4, 4, dtype=torch.int64)).values()) == {0.0}
+
+
+def test_what_sites_tell_adds_up_to_the_scores_of_all_cells_to_the_bit() -> None:
+    logits, labels = made_up(6, 4, 5, 0.1)
+    parts = [Scored.of(logits[rows], labels[rows], 2.0) for rows in torch.arange(200).split(37)]
+    together, whole = reduce(add, reversed(parts)), Scored.of(logits, labels, 2.0)
+    assert together.scores() == whole.scores()
+    for name, value in vars(whole).items():
+        assert torch.equal(getattr(together, name), value)
 
 
 def test_the_calibration_error_is_how_far_confidence_is_from_accuracy() -> None:
@@ -82,5 +94,5 @@ def test_a_cell_of_full_confidence_is_in_the_last_bin_and_each_labelled_cell_in_
     logits = torch.tensor([[1000.0, 0.0], [1000.0, 0.0], [0.0, 0.0], [0.0, 3.0]])
     bins = reliability(logits, torch.tensor([0, 1, 0, UNLABELLED]))
     assert bins[:, 0].tolist() == [0] * 7 + [1] + [0] * 6 + [2]  # 0.5 is in the eighth, from 7/15 to 8/15
-    assert bins[-1].tolist() == [2, 2, 1]
+    assert bins[-1].tolist() == [2, round(2 / UNIT), 1]
     assert calibration_error(bins) == pytest.approx((1 + 0.5) / 3)

@@ -34,7 +34,7 @@ FIELDS = """
     idle_seconds idle_energy_kwh idle_emissions_kg waiting_energy_kwh
     clients_by_round refused epsilon delta device
     threads cores load_at_start processor method
-    temperature cells_calibration calibration_error_scaled bytes_calibrate
+    temperature cells_calibration calibration_error_scaled bytes_calibrate validation_weighted_f1
 """.split()  # noqa: SIM905
 
 
@@ -65,8 +65,8 @@ def test_the_default_run_learns_and_records(default_run: tuple[Path, str]) -> No
     assert record["eaps_low_network"] > record["eaps"] > record["eaps_high_network"]
     weights_bytes = 4 * record["parameters"]
     # The weights go to each client once after every round, to be validated and trained on; the first are drawn there.
-    assert record["bytes_down"] == pytest.approx(4 * 5 * weights_bytes, rel=0.01)
-    assert record["bytes_up"] - record["bytes_prepare"] == pytest.approx(4 * 5 * weights_bytes, rel=0.01)
+    assert record["bytes_down"] == pytest.approx(4 * 5 * weights_bytes, rel=0.02)
+    assert record["bytes_up"] - record["bytes_prepare"] == pytest.approx(4 * 5 * weights_bytes, rel=0.02)
     assert [line for line in printed.splitlines() if line.startswith("round 5/5")]
     for word in ("accuracy", "macro F1", "Wh", "g CO2e", "EAPS", "MB", "Tosti et al. 2021", "result.json"):
         assert word in printed
@@ -293,15 +293,15 @@ def test_donors_as_clients(tmp_path: Path) -> None:
 
 def test_clients_of_few_cells_are_refused_before_anything_is_written(tmp_path: Path) -> None:
     donors = ["data.client_key=donor_id", f"paths.cache={tmp_path}/cache", *QUICK]
-    with pytest.raises(InputError, match=r"fewer than federation.min_cells=50 training cells: D28 \(13\), .*_cells=0"):
+    with pytest.raises(InputError, match=r"fewer than federation.min_cells=50 training cells: D28 \(14\), .*_cells=0"):
         run(compose_config(tmp_path, *donors))
     assert [path.name for path in tmp_path.rglob("*")] == ["run"]
     # Pooled, they are enough; prepared by then, the federation of them is still refused.
     assert run(compose_config(tmp_path / "pooled", "regime=central", *donors))["clients"] == 20
-    cfg = compose_config(tmp_path, "federation.min_cells=14", *donors)
-    with pytest.raises(InputError, match=r"federation.min_cells=14 training cells: D28 \(13\);"):
+    cfg = compose_config(tmp_path, "federation.min_cells=15", *donors)
+    with pytest.raises(InputError, match=r"federation.min_cells=15 training cells: D28 \(14\);"):
         load_dataset(cfg, sources.packaged("pancreas"), None, None)
-    assert run(compose_config(tmp_path, "federation.min_cells=13", *donors))["clients"] == 20
+    assert run(compose_config(tmp_path, "federation.min_cells=14", *donors))["clients"] == 20
 
 
 def test_a_users_own_file(tmp_path: Path) -> None:

@@ -62,7 +62,7 @@ def test_the_table_of_a_run_fits_with_forty_clients(monkeypatch: pytest.MonkeyPa
     }  # fmt: skip
     text = summary(
         record,
-        testing.TestResult(SCORES, dict.fromkeys(clients, SCORES), torch.zeros(2, 2), torch.zeros(15, 3)),
+        testing.TestResult(SCORES, dict.fromkeys(clients, SCORES), torch.zeros(2, 2), torch.zeros(15, 3), 0.0),
         ledger,
     )
     assert max(map(len, text.splitlines())) <= width

@@ -17,11 +17,12 @@ from omegaconf import OmegaConf
 
 from conftest import ROOT, compose_config, start_program
 from jobs import federate, make_job
-from scfl_green.data.reading.cells import Cells, Reading
+from scfl_green.data.reading.cells import Cells
+from scfl_green.data.reading.file import Reading
 from scfl_green.energy.meter import EnergyMeter
 from scfl_green.errors import InputError
-from scfl_green.federated.calibrate import by_message
 from scfl_green.federated.grid import LocalGrid
+from scfl_green.federated.network import about_weights
 from scfl_green.security.confidential import public, refuse_secret, refuse_secret_arguments, refuse_secrets, shown
 from scfl_green.training.calibrate import calibrate
 from wandb_file import configs, records
@@ -153,8 +154,10 @@ def test_no_message_to_the_server_tells_of_people_or_paths(
     monkeypatch.setenv("SCFL_NOTE", VARIABLE)
     job = make_job(cells, meter)
     weights = federate(job, rounds=1)
-    assert calibrate(job, weights, [*job.split.clients.values()], partial(by_message, n_workers=1, timeout_seconds=60))
-    assert len(heard) == 2 * (3 + 2) * 4
+    assert calibrate(
+        job, weights, [*job.split.clients.values()], partial(about_weights, n_workers=1, timeout_seconds=60)
+    )
+    assert len(heard) == 2 * (2 + 3) * 4
     assert CLIENT in "".join(job.split.clients)
     assert not [word for word in [*CANARIES, "cnry", "/tmp"] for message in heard if word.encode() in message]
 

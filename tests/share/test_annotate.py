@@ -19,7 +19,8 @@ from conftest import compose_config
 from jobs import ACTINN_CONFIG, as_adata, left_by, make_job
 from scfl_green.cli import main
 from scfl_green.data.reading import matrix
-from scfl_green.data.reading.cells import Cells, Reading
+from scfl_green.data.reading.cells import Cells
+from scfl_green.data.reading.file import Reading
 from scfl_green.data.sources import local as sources
 from scfl_green.energy.meter import EnergyMeter
 from scfl_green.models.prune import pruned
@@ -28,7 +29,6 @@ from scfl_green.runs.assemble import load_dataset
 from scfl_green.runs.run import run
 from scfl_green.share.annotation import Annotation
 from scfl_green.training.calibrate import calibrate
-from scfl_green.training.testing import pooled
 from scfl_green.training.trained_model import TrainedModel
 
 QUICK = ["federation.rounds=2", "federation.local_epochs=1", "data.n_genes=100", "logger=none", "trainer=cpu"]
@@ -55,12 +55,12 @@ def test_labels_are_those_of_the_jobs_own_test(
     if fraction:
         weights = pruned(weights, job.model.hidden_units(), fraction)
     left_by(job, few, config, weights, tmp_path / "model")
-    predicted = job.predict(parts, weights)
+    predicted = [job.logits(part.test, weights) for part in parts]
 
     adata = as_adata(few)[:, ::-1].copy()
     scfl_green.load(str(tmp_path / "model")).annotate(adata)
     rows = np.concatenate([part.test for part in parts])
-    logits, true = pooled(predicted)
+    logits, true = (torch.cat(tensors) for tensors in zip(*predicted, strict=True))
     labels = adata.obs["scfl_label"].cat.codes.to_numpy()[rows]
     np.testing.assert_array_equal(labels, logits.argmax(dim=1))
     right = adata.obs["scfl_label"].astype(str) == adata.obs["cell_type"].astype(str)

@@ -27,7 +27,7 @@ from scfl_green.data.reading.cells import Cells
 from scfl_green.energy.intensity import Intensity
 from scfl_green.energy.meter import EnergyMeter
 from scfl_green.federated.carbon_aware import CarbonAware
-from scfl_green.federated.simulate import Federation
+from scfl_green.federated.federation import Federation
 from scfl_green.files import locked
 from scfl_green.models.base import CellClassifier
 from scfl_green.models.prune import Weights

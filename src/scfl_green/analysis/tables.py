@@ -9,7 +9,7 @@ import pandas as pd
 from scipy import stats
 
 from scfl_green.analysis.results import MEASURES, looks, method
-from scfl_green.analysis.score import CONFIDENCE, FEWEST, detectable, equality, found, holm, ratio, ties
+from scfl_green.analysis.score import CONFIDENCE, FEWEST, detectable, equality, found, holm, pareto, ratio, ties
 
 TOGETHER = "all"  # of privacy.csv, the row of all clients together
 
@@ -102,3 +102,14 @@ def leakage(folder: Path, results: pd.DataFrame) -> pd.DataFrame:
         found |= {"TPR at 1% FPR": together["tpr_at_1pct_fpr"], "highest": f"{worst['client']} ({worst['auc']:.3f})"}
         rows.append({column: run[column] for column in [*method(results), "seed"]} | found)
     return pd.DataFrame(rows)
+
+
+def front(results: pd.DataFrame) -> pd.DataFrame:
+    """The methods that none beats in both the F1 on validation cells and emissions, by falling emissions; means over
+    runs. Test cells tell how good they are, and choose nothing."""
+    columns = ["validation_weighted_f1", "emissions_g", "weighted_f1"]
+    if columns[0] not in results:
+        return pd.DataFrame()  # runs of an earlier version
+    means = results.groupby(method(results))[columns].mean().dropna(subset=columns[0]).reset_index()
+    places = {str(row): (means[columns[0]][row], means["emissions_g"][row]) for row in means.index}
+    return means.loc[[int(row) for row in pareto(places)]]

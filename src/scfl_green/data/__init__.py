@@ -1,10 +1,9 @@
 """From count files to batches of features; exports the names that configurations use."""
 
 from scfl_green.data.clients import by_client, chunks, dirichlet, iid
-from scfl_green.data.features.asked import directly
 from scfl_green.data.features.prepare import all_genes, between_within, highly_variable
 from scfl_green.data.sources.download import Asset, cellxgene, download, github_release
-from scfl_green.data.sources.local import fetched, files, packaged
+from scfl_green.data.sources.local import elsewhere, fetched, files, packaged
 from scfl_green.data.sources.published import from_table, from_tar
 from scfl_green.data.sources.synthetic import write as write_synthetic
 
@@ -15,9 +14,9 @@ __all__ = [
     "by_client",
     "cellxgene",
     "chunks",
-    "directly",
     "dirichlet",
     "download",
+    "elsewhere",
     "fetched",
     "files",
     "from_table",

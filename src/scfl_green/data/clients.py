@@ -73,6 +73,10 @@ def chunks(
     return split(cells, _numbered(np.array_split(order, cuts), len(cells)), seed, held_out)
 
 
+# Ways that need no client that the data names.
+SIMULATED = frozenset({chunks, dirichlet, iid})
+
+
 def _numbered(owned: Sequence[np.ndarray], n_cells: int, prefix: str = "") -> np.ndarray:
     owner = np.empty(n_cells, dtype=object)
     for number, rows in enumerate(owned, start=1):

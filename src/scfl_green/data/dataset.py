@@ -2,8 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -13,32 +13,43 @@ import pandas as pd
 from safetensors.numpy import load_file, save_file
 from scipy import sparse
 
-from scfl_green.data.features.asked import Ask, AskedSums, directly
+from scfl_green.data.agreement import Agreement, Common, agree
+from scfl_green.data.features.asked import AskedSums, Summed, one_by_one
 from scfl_green.data.features.datamodule import Features
 from scfl_green.data.features.prepare import ChooseGenes, Preparation
 from scfl_green.data.partition import ROLES, Part, Split
+from scfl_green.data.questions import PREPARE, TELL, Ask, Survey
 from scfl_green.data.reading.cells import Cells
+from scfl_green.data.site import Answers, Replayed, directly, in_memory
+from scfl_green.data.wire import Packed, blank, packed_text
 from scfl_green.files import folder_at_once
+
+# Makes what puts questions to sites before training, in this process or by messages.
+AskSites = Callable[[Mapping[str, Answers]], Ask]
 
 
 @dataclass(frozen=True)
 class Dataset:
     """A prepared dataset: features of all cells, their split, the preparation, the cell types, the folder it is
-    stored in, notes on how the files were read, the number of genes in these, the Cell Ontology ids of the types (None
-    where the files have none), and the sizes of what clients were asked (``AskedSums.sizes``)."""
+    stored in (None: nowhere), notes on how the files were read, the number of genes in these, the Cell Ontology ids of
+    the types (None where the files have none), the sizes of what sites were asked (``Survey.sizes``), and what sites
+    have told of cells that are elsewhere, as ``table`` returns it."""
 
     features: Features
     split: Split
     preparation: Preparation
     types: tuple[str, ...]
-    folder: Path
+    folder: Path | None
     notes: tuple[str, ...] = ()
     n_genes_read: int = 0
     type_ids: tuple[str | None, ...] = ()
     asked: Sequence[dict[str, Any]] = ()
+    told: pd.DataFrame | None = None
 
     def table(self) -> pd.DataFrame:
         """Count cells by client, the client's purpose, and cell type."""
+        if self.told is not None:
+            return self.told.copy()
         by_purpose = {"client": self.split.clients, "newcomer": self.split.newcomers, "test": self.split.tested}
         rows = {
             (name, purpose): np.bincount(
@@ -64,19 +75,32 @@ def kept_in(cache: Path, settings: dict[str, Any]) -> Path:
 @dataclass(frozen=True)
 class Recipe:
     """How a preparation is learnt: the gene selection, whether features are standardised and counts preprocessed,
-    and how clients are asked for their sums."""
+    how sites are asked, and what they are told first, the ``settings`` of the run; what they must have in
+    common; and how their sums by gene are ``summed``."""
 
     choose_genes: ChooseGenes
     standardise: bool = False
     preprocess: bool = True
-    ask: Ask = directly
+    ask: AskSites = directly
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    common: Common = field(default_factory=Common)
+    summed: Summed = one_by_one
 
-    def sums(self, cells: Cells, split: Split) -> AskedSums:
-        """Sums over the clients' training cells, from which alone the preparation is learnt."""
-        return AskedSums(cells, split, self.preprocess, self.ask)
+    @property
+    def told(self) -> Packed:
+        """The first question to sites."""
+        return {"settings": packed_text(self.settings)}
 
-    def learn(self, sums: AskedSums) -> Preparation:
-        return Preparation.learn(sums.cells, sums, self.choose_genes, self.standardise, self.preprocess)
+    def agree(self, survey: Survey) -> Agreement:
+        """Agree with all sites on cell types and genes."""
+        return agree(survey, self.told, self.common)
+
+    def learn(self, survey: Survey, agreement: Agreement, clients: Sequence[str]) -> Preparation:
+        """Learn the preparation from those sites that train, the ``clients``, and tell it all."""
+        sums = AskedSums(survey, agreement, clients, self.summed)
+        preparation = Preparation.learn(sums, self.choose_genes, self.standardise, self.preprocess)
+        survey.all(PREPARE, preparation.packed(agreement.genes))
+        return preparation
 
 
 def prepare(
@@ -84,19 +108,30 @@ def prepare(
 ) -> Dataset:
     """Learn the preparation, unless an earlier run's is given, apply it, and store the dataset in ``folder``, which
     appears whole or not at all."""
-    sums = recipe.sums(cells, split)
-    preparation = preparation or recipe.learn(sums)
+    sites = in_memory(cells, split.parts, recipe.preprocess)
+    survey = Survey(recipe.ask(sites), [*sites])
+    if preparation is None:
+        preparation = recipe.learn(survey, recipe.agree(survey), [*split.clients])
     try:
         with folder_at_once(folder) as draft:
-            _store(draft, sums, preparation)
+            _store(draft, cells, split, preparation, survey.sizes)
     except OSError:
         if not folder.is_dir():  # else another process was faster
             raise
     return load(folder)
 
 
-def _store(folder: Path, sums: AskedSums, preparation: Preparation) -> None:
-    cells, split = sums.cells, sums.split
+def ask_again(recipe: Recipe, asked: Sequence[dict[str, Any]]) -> None:
+    """Send as many bytes as were asked for when a dataset was prepared, whose preparation is not repeated; but the
+    settings of this run."""
+    for one in asked:
+        sites = {name: Replayed(answer) for name, (_, answer) in one["sent"].items()}
+        questions = {name: blank(question) for name, (question, _) in one["sent"].items()}
+        own = dict.fromkeys(questions, recipe.told) if one["kind"] == TELL else questions
+        recipe.ask(sites)(one["kind"], own)
+
+
+def _store(folder: Path, cells: Cells, split: Split, preparation: Preparation, asked: list[dict[str, Any]]) -> None:
     lengths = [np.zeros(1, dtype=np.int64)]
     with (folder / "data").open("wb") as data, (folder / "indices").open("wb") as indices:
         for block in preparation.apply(cells):
@@ -109,7 +144,7 @@ def _store(folder: Path, sums: AskedSums, preparation: Preparation) -> None:
         "types": cells.types,
         "type_ids": cells.type_ids,
         "notes": cells.notes,
-        "asked": sums.sizes,
+        "asked": asked,
         "n_genes_read": len(cells.genes),
         "genes": preparation.genes.tolist(),
         "symbols": preparation.symbols.tolist(),

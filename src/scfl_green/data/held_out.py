@@ -1,5 +1,6 @@
 """Chooses the held-out cells: validation cells, test cells, and whole newcomers."""
 
+import zlib
 from collections.abc import Sequence
 from typing import Annotated, Literal, TypedDict
 
@@ -27,15 +28,14 @@ def split(cells: Cells, owner: np.ndarray, seed: int, held_out: HeldOut) -> Spli
     """Split cells whose clients ``owner`` names; InputError if a role is left without cells."""
     names, test = sorted(set(owner)), held_out["test"]
     whole = _tested_whole(cells, owner, seed, held_out)
-    rng = np.random.default_rng((seed, 2))
     owned = {name: np.flatnonzero(owner == name) for name in names}
-    parts = {name: _part(name, rows, cells.labels, whole, held_out, rng) for name, rows in owned.items()}
+    parts = {name: _part(name, rows, cells.labels, whole, held_out, seed) for name, rows in owned.items()}
     rest = [name for name in names if test == "cells" or len(parts[name].train)]
     if not rest:
         raise InputError(f"split.test holds out all {len(names)} clients; at least one must remain to train")
     wanted = held_out["newcomers"]
     new = _known(rest[max(0, len(rest) - wanted) :] if isinstance(wanted, int) else wanted, rest, "split.newcomers")
-    _check([parts[name] for name in rest], needs_test=test == "cells", needs_validation=held_out["validation"] > 0)
+    check_parts([parts[name] for name in rest], needs_test=test == "cells", needs_validation=held_out["validation"] > 0)
     if len(rest) == len(names) and not any(len(parts[name].test) for name in rest if name not in new):
         raise InputError("split.test: no training client has test cells; use split.test=cells, or another seed")
     return Split(
@@ -43,6 +43,14 @@ def split(cells: Cells, owner: np.ndarray, seed: int, held_out: HeldOut) -> Spli
         newcomers={n: parts[n] for n in rest if n in new},
         tested={n: parts[n] for n in names if n not in rest},
     )
+
+
+def one_site(labels: np.ndarray, name: str, seed: int, held_out: HeldOut) -> Part:
+    """The part of a site that knows only its own cells (all of them, with these labels), as ``split`` draws it; all are
+    test cells if the site is named as held out."""
+    test = held_out["test"]
+    whole = np.full(len(labels), isinstance(test, list) and name in map(str, test))
+    return _part(name, np.arange(len(labels)), labels, whole, held_out, seed)
 
 
 def _tested_whole(cells: Cells, owner: np.ndarray, seed: int, held_out: HeldOut) -> np.ndarray:
@@ -56,10 +64,10 @@ def _tested_whole(cells: Cells, owner: np.ndarray, seed: int, held_out: HeldOut)
     return np.zeros(len(cells), dtype=bool)
 
 
-def _part(
-    name: str, rows: np.ndarray, labels: np.ndarray, whole: np.ndarray, held_out: HeldOut, rng: np.random.Generator
-) -> Part:
-    """Assign roles to a client's cells; of two or more that are not tested, each other role gets at least one."""
+def _part(name: str, rows: np.ndarray, labels: np.ndarray, whole: np.ndarray, held_out: HeldOut, seed: int) -> Part:
+    """Assign roles to a client's cells; of two or more that are not tested, each other role gets at least one. Drawn
+    from the seed and the client's name alone, so that a site draws the same whoever else takes part."""
+    rng = np.random.default_rng((seed, 2, zlib.crc32(name.encode())))
     share = held_out["test_share"] if held_out["test"] == "cells" else 0.0
     tested = whole[rows] | stratified_share(labels[rows], share, rng)
     kept = rows[~tested]
@@ -114,7 +122,8 @@ def _known(chosen: Sequence[str | int], names: list[str], setting: str) -> set[s
     return known
 
 
-def _check(parts: Sequence[Part], needs_test: bool, needs_validation: bool) -> None:
+def check_parts(parts: Sequence[Part], needs_test: bool, needs_validation: bool) -> None:
+    """InputError for a part without cells to train on, or in a role that it needs."""
     for part in parts:
         lacks = (needs_test and not len(part.test)) or (needs_validation and not len(part.validation))
         if len(part.train) == 0 or lacks:

@@ -19,6 +19,11 @@ class Part:
     test: np.ndarray
 
     @classmethod
+    def counted(cls, name: str, train: int, validation: int, test: int) -> "Part":
+        """A part whose cells are elsewhere, known by their numbers alone."""
+        return cls(name, *(np.arange(n) for n in (train, validation, test)))
+
+    @classmethod
     def pooled(cls, parts: list["Part"]) -> "Part":
         return cls(POOLED, *(np.sort(np.concatenate([getattr(part, role) for part in parts])) for role in ROLES))
 
@@ -32,10 +37,14 @@ class Split:
     tested: dict[str, Part] = field(default_factory=dict)
 
     @property
+    def parts(self) -> dict[str, Part]:
+        """All parts, of whatever purpose."""
+        return {name: part for parts in (self.clients, self.newcomers, self.tested) for name, part in parts.items()}
+
+    @property
     def numbers(self) -> dict[str, int]:
         """A number of each client, to publish in place of its name, which may be a person's."""
-        names = [name for parts in (self.clients, self.newcomers, self.tested) for name in parts]
-        return {name: number for number, name in enumerate(names, start=1)}
+        return {name: number for number, name in enumerate(self.parts, start=1)}
 
     def to_test(self, parts: Sequence[Part]) -> list[Part]:
         """The parts to test a model of ``parts`` on: held-out clients if any, else those with test cells."""

@@ -26,7 +26,7 @@ class Seen:
     def of(cls, parts: Sequence[Part], files: Files, n_cells: int, before: "Seen | None") -> "Seen":
         """Add the cells of ``parts`` to those that the initial weights had seen ``before``."""
         cells = np.zeros(n_cells, dtype=bool)
-        for part in parts:
+        for part in parts if files else ():  # else the cells are elsewhere
             cells[part.train] = cells[part.validation] = True
         if before is not None and before.matches(files, n_cells):
             cells |= before.cells

@@ -1,25 +1,29 @@
 """CodeCarbon's tracker, and detecting its hardware in the background."""
 
 import logging
-from collections.abc import Mapping
-from contextlib import suppress
-from threading import Thread
-from typing import Any
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from threading import Lock, Thread
 
 import psutil
-from codecarbon import OfflineEmissionsTracker
+from codecarbon import OfflineEmissionsTracker, emissions_tracker
+from codecarbon.core import util
 from codecarbon.core.cpu import DEFAULT_POWER_PER_CORE
 from codecarbon.core.util import count_cpus
+from codecarbon.external import ram
 from codecarbon.external.hardware import CPU, GPU, MODE_CPU_LOAD
-from codecarbon.external.ram import RAM
+
+from scfl_green.energy.node import shared
+
+# Else CodeCarbon asks SLURM for CPUs and memory: those of the job, by which it would divide the load although the power
+# is the machine's; and it fails in a container, which has SLURM's variables without its programs.
+util.SLURM_JOB_ID = ram.SLURM_JOB_ID = None
+
+ONE_AT_A_TIME = Lock()
 
 
 class _Tracker(OfflineEmissionsTracker):
-    """Takes no setting from CodeCarbon's own files and variables: they could multiply a run's energy unseen."""
-
-    def _set_from_conf(self, *args: Any, **kwargs: Any) -> Any:
-        self._external_conf: dict[str, Any] = {}
-        return super()._set_from_conf(*args, **kwargs)
+    """Samples no more than it must."""
 
     def _monitor_power(self) -> None:
         """Sample power, once a second, where it must be sampled. CPU time need not: a thread that walks over all
@@ -29,7 +33,7 @@ class _Tracker(OfflineEmissionsTracker):
                 hardware.monitor_power()
 
 
-class MemoryInUse(RAM):
+class MemoryInUse(ram.RAM):
     """RAM that draws 3 W for every 8 GB that this process and its children use.
 
     The ratio is CodeCarbon's until version 3, after https://www.crucial.com/support/articles-faq-memory. Since then, it
@@ -53,7 +57,7 @@ def measure_memory_in_use(tracker: OfflineEmissionsTracker) -> None:
     """Make a started tracker, unless it was given the watts of its RAM, measure by the memory in use."""
     hardware = tracker._hardware
     for place, one in enumerate(hardware):
-        if isinstance(one, RAM) and one._force_ram_power is None:
+        if isinstance(one, ram.RAM) and one._force_ram_power is None:
             hardware[place] = MemoryInUse(tracking_mode=one._tracking_mode)
 
 
@@ -61,15 +65,30 @@ def make_tracker(country: str, cpu_watts: float | None, ram_watts: float | None)
     """A tracker of this process, not yet started, that uses neither network nor files."""
     # Its own log_level takes effect only after its first lines.
     logging.getLogger("codecarbon").setLevel(logging.CRITICAL)
-    return _Tracker(
-        country_iso_code=country,
-        tracking_mode="process",
-        output_methods=[],
-        log_level="critical",
-        allow_multiple_runs=True,
-        **({"force_cpu_power": cpu_watts} if cpu_watts else {}),
-        **({"force_ram_power": ram_watts} if ram_watts else {}),
-    )
+    with _without_settings():
+        return _Tracker(
+            country_iso_code=country,
+            tracking_mode="process",
+            output_methods=[],
+            log_level="critical",
+            allow_multiple_runs=True,
+            # A counter of the machine's (RAPL) would charge this job with its neighbours' work.
+            force_mode_cpu_load=shared(),
+            **({"force_cpu_power": cpu_watts} if cpu_watts else {}),
+            **({"force_ram_power": ram_watts} if ram_watts else {}),
+        )
+
+
+@contextmanager
+def _without_settings() -> Iterator[None]:
+    """No setting is taken from CodeCarbon's own files and variables: they could multiply a run's energy unseen. It
+    looks for the files in the home folder, which a user need not have."""
+    with ONE_AT_A_TIME:
+        read, emissions_tracker.get_hierarchical_config = emissions_tracker.get_hierarchical_config, dict
+        try:
+            yield
+        finally:
+            emissions_tracker.get_hierarchical_config = read
 
 
 def detect_hardware(country: str, cpu_watts: float | None, ram_watts: float | None) -> None:
@@ -102,4 +121,4 @@ def measured_by(tracker: OfflineEmissionsTracker, watts: Mapping[str, float | No
             parts.append(f"ram: constant {hardware.total_power().W:g} W (given)")
         else:
             parts.append(f"{name}: measured by its driver")
-    return ", ".join(sorted(parts))
+    return ", ".join([*sorted(parts), *(["shared node: CPU by own CPU time"] if shared() else [])])

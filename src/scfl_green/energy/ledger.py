@@ -19,6 +19,8 @@ MESSAGES, AGGREGATE = "messages", "aggregate"
 TRACKING, CHECKPOINT = "tracking", "checkpoint"
 # What clients draw while they wait for the slowest of their round: not measured, since they train in turn.
 IDLE = "idle"
+# What a site's process draws between two messages of a federation.
+BETWEEN = "between-messages"
 # The draw of RAM while the process waited for a CPU.
 WAITING = "waiting"
 Key = tuple[str, int, str]

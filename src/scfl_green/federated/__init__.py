@@ -7,7 +7,7 @@ os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
 
 from scfl_green.federated.carbon_aware import CarbonAware
 from scfl_green.federated.codec import Half, Largest, Rows
-from scfl_green.federated.simulate import Federation
-from scfl_green.federated.statistics import by_query
+from scfl_green.federated.federation import Federation
+from scfl_green.federated.network import Simulated
 
-__all__ = ["CarbonAware", "Federation", "Half", "Largest", "Rows", "by_query"]
+__all__ = ["CarbonAware", "Federation", "Half", "Largest", "Rows", "Simulated"]

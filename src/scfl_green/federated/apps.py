@@ -1,6 +1,6 @@
-"""Ordinary Flower apps around a Job; they run on any Grid."""
+"""Ordinary Flower apps of sites and of a server; they run on any Grid."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,11 +9,14 @@ from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, 
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 
-from scfl_green.data.partition import Part
-from scfl_green.energy.ledger import AGGREGATE, TRACKING
+from scfl_green.data.questions import AGREE, GENES, PREPARE, SUMS, TELL
+from scfl_green.energy.ledger import AGGREGATE, CALIBRATE, TEST, TRACKING
 from scfl_green.federated.codec import Codec
-from scfl_green.federated.once import WeightsOnce
-from scfl_green.federated.site import HoldWeights
+from scfl_green.federated.grid import AGREED, QUERY
+from scfl_green.federated.hold import HoldWeights
+from scfl_green.federated.once import WeightsOnce, numpy_of, record_of
+from scfl_green.federated.resume import check_same, federation_state
+from scfl_green.federated.site import Site
 from scfl_green.federated.strategy import CheckedStrategy
 from scfl_green.models.prune import Weights
 from scfl_green.training.callbacks import Proximal
@@ -23,30 +26,38 @@ from scfl_green.training.job import Job
 PART = "federation"
 
 
-def client_app(job: Job, parts: Sequence[Part], codec: Codec | None = None) -> ClientApp:
-    """A ClientApp that trains and validates on the part given by the node's ``partition-id``."""
-    app = ClientApp(mods=[HoldWeights(codec, job.seed, ArrayRecord(job.untrained))])
-
-    def part_of(context: Context) -> Part:
-        return parts[int(context.node_config["partition-id"])]
+def client_app(site_of: Callable[[Context], Site], more: Sequence[str] = ()) -> ClientApp:
+    """A ClientApp of the site that ``site_of`` finds for the node's context; it answers ``more`` kinds of questions
+    than those of training."""
+    app = ClientApp(mods=[HoldWeights(site_of)])
 
     @app.train()
     def train(message: Message, context: Context) -> Message:
-        part = part_of(context)
-        weights, metrics = job.fit(part, _weights(message.content["arrays"]), **_options(message.content["config"]))
-        return _reply(message, metrics, len(part.train), {"arrays": ArrayRecord(weights)})
-
-    @app.query()
-    def count_cells(message: Message, context: Context) -> Message:
-        return _reply(message, {}, len(part_of(context).train))
+        site, config = site_of(context), message.content["config"]
+        site.check(str(config.get(AGREED, "")))
+        weights, metrics = site.train(_weights(message.content["arrays"]), **_options(config))
+        return _reply(message, metrics, site.n_train, {"arrays": ArrayRecord(weights)})
 
     @app.evaluate()
     def evaluate(message: Message, context: Context) -> Message:
-        part, round_number = part_of(context), int(message.content["config"]["server-round"])
-        metrics = job.validate(part, _weights(message.content["arrays"]), round_number)
-        return _reply(message, metrics, len(part.validation))
+        site, config = site_of(context), message.content["config"]
+        site.check(str(config.get(AGREED, "")))
+        metrics = site.validate(_weights(message.content["arrays"]), int(config["server-round"]))
+        return _reply(message, metrics, site.n_validation)
 
+    for kind in (TELL, GENES, AGREE, SUMS, PREPARE, CALIBRATE, TEST, *more):
+        app.query(kind)(lambda message, context: _answer(site_of(context), message))
     return app
+
+
+def _answer(site: Site, message: Message) -> Message:
+    """The reply to a question."""
+    arrays, kind = message.content.array_records.get("arrays"), message.metadata.message_type.removeprefix(QUERY)
+    if arrays is not None:
+        site.check(str(message.content["config"].get(AGREED, "")))
+    weights = None if arrays is None else _weights(arrays)
+    answered = site.answer(kind, numpy_of(message.content["question"]), weights)
+    return Message(RecordDict({"answer": record_of(answered)}), reply_to=message)
 
 
 def _options(config: ConfigRecord) -> dict[str, Any]:
@@ -93,8 +104,11 @@ class _Rounds:
     averaging: ExitStack = field(default_factory=ExitStack)
 
     def begin(self) -> None:
-        self.strategy.ask_for_cells(self.grid)
+        """Go on from a checkpoint, or from the initial weights; InputError if sites have changed since."""
+        now = federation_state(self.job)
         if state := self.job.saved.get(PART):
+            # Checkpoints of earlier versions do not tell.
+            check_same(state.get("federation", now), now)
             self.job.hooks.load_state_dict(state["hooks"])
             self.strategy.load_state_dict(state)
             self.grid.load_state_dict(state["grid"])
@@ -122,8 +136,8 @@ class _Rounds:
         with job.meter.phase(TRACKING):
             changed = job.hooks.after(step)
         strategy.current = arrays if changed is None else ArrayRecord(changed)
-        state = strategy.state_dict() | {"hooks": job.hooks.state_dict(), "grid": self.grid.state_dict()}
-        job.checkpoint(PART, state)
+        state = {"hooks": job.hooks.state_dict(), "grid": self.grid.state_dict(), "federation": federation_state(job)}
+        job.checkpoint(PART, strategy.state_dict() | state)
 
 
 class _StopEarlyError(Exception):

@@ -55,15 +55,13 @@ def train_flaw(reply: Message, expected: Mapping[str, Expected], most_cells: flo
     for name, array in arrays.items():
         if flaw := _array_flaw(array, expected[name]):
             return f"{name}: {flaw}"
-    cells = _metrics(reply)["num-examples"]
-    if cells > most_cells:
-        return f"{cells:g} training cells, more than the {most_cells:g} reported before"
-    return None
+    return _cells_flaw(reply, "training", most_cells)
 
 
-def evaluate_flaw(reply: Message) -> str | None:
-    """Why a validation reply cannot be averaged, None if it can."""
-    return _record_flaw(reply, arrays=0)
+def evaluate_flaw(reply: Message, most_cells: float) -> str | None:
+    """Why a validation reply cannot be averaged, None if it can; ``most_cells`` are the validation cells that the
+    client reported before."""
+    return _record_flaw(reply, arrays=0) or _cells_flaw(reply, "validation", most_cells)
 
 
 def odd_metrics(replies: Iterable[Message]) -> dict[int, str]:
@@ -85,6 +83,12 @@ def _record_flaw(reply: Message, arrays: int) -> str | None:
             return f"metric {list(metrics).index(name) + 1} is not a finite number"
     if not metrics.get("num-examples", 0) > 0:
         return "no positive number of cells (num-examples)"
+    return None
+
+
+def _cells_flaw(reply: Message, role: str, most_cells: float) -> str | None:
+    if (cells := _metrics(reply)["num-examples"]) > most_cells:
+        return f"{cells:g} {role} cells, more than the {most_cells:g} reported before"
     return None
 
 

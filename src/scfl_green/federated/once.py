@@ -110,7 +110,7 @@ class WeightsOnce(Grid):
         assert self.codec is not None
         rng = np.random.default_rng([self.seed, round_number])
         coded, stands_for = encode(self.codec, numpy_of(arrays), numpy_of(base), rng)
-        decoded = ArrayRecord({key: Array(value) for key, value in stands_for.items()})
+        decoded = record_of(stands_for)
         self.arrays[name := name_of(decoded)] = decoded
         return name, coded
 
@@ -120,10 +120,10 @@ class WeightsOnce(Grid):
             code = reply.content["arrays"]
             try:
                 weights = decode(self.codec, code, numpy_of(self.arrays[base]))
-            except ValueError as error:
+            except Exception as error:  # whatever a site may have sent
                 reply.content["arrays"] = ArrayRecord({f"no code of weights: {error}": Array(np.zeros(0))})
             else:
-                reply.content["arrays"] = ArrayRecord({name: Array(value) for name, value in weights.items()})
+                reply.content["arrays"] = record_of(weights)
                 self.spared += _size(reply.content["arrays"]) - _size(code)
 
     def state_dict(self) -> State:
@@ -168,6 +168,11 @@ def name_of(arrays: ArrayRecord) -> str:
 def numpy_of(arrays: ArrayRecord) -> dict[str, np.ndarray]:
     """The values of a record by name."""
     return {name: array.numpy() for name, array in arrays.items()}
+
+
+def record_of(arrays: Mapping[str, np.ndarray]) -> ArrayRecord:
+    """Values by name as a record."""
+    return ArrayRecord({name: Array(array) for name, array in arrays.items()})
 
 
 def _size(arrays: Mapping[str, Array]) -> int:

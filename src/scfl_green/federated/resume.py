@@ -1,4 +1,4 @@
-"""The state of any Flower strategy, for checkpoints."""
+"""What a killed federation goes on from: the state of any Flower strategy, and the sites that it had."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -8,7 +8,29 @@ import torch
 from flwr.app import Array, ArrayRecord
 from flwr.serverapp.strategy import Strategy
 
+from scfl_green.data.partition import ROLES
+from scfl_green.errors import InputError, listed
 from scfl_green.training.hooks import State
+from scfl_green.training.job import Job
+
+
+def federation_state(job: Job) -> State:
+    """What makes it the same federation: the hash of what its sites agree on, and their cells by role."""
+    parts = job.split.parts.items()
+    return {"agreed": job.agreed, "cells": {name: [len(getattr(part, role)) for role in ROLES] for name, part in parts}}
+
+
+def check_same(before: State, now: State) -> None:
+    """InputError for a killed run that would go on with sites that have other cells, which only they can know."""
+    if before == now:
+        return
+    then, here = before["cells"], now["cells"]
+    changed = [name for name in sorted(then | here) if then.get(name) != here.get(name)]
+    which = f" (other numbers of cells: {listed(changed)})" if changed else ""
+    raise InputError(
+        f"since this run was killed, sites have changed their cells, or the version of scfl-green{which}: it would go "
+        "on with another federation; change that back, or begin anew: remove the folder checkpoints of the run"
+    )
 
 
 def strategy_state(strategy: Strategy) -> State:

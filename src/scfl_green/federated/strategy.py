@@ -5,7 +5,7 @@ import random
 from collections.abc import Iterable, Mapping
 
 import numpy as np
-from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
@@ -32,8 +32,9 @@ class CheckedStrategy(Strategy):
     recorded in ``refused``. If fewer than ``min_clients`` remain (None: fewer than were sampled), the round is repeated
     once, and then ends in a QuorumError. The clients sampled depend only on ``seed`` and the round's number.
 
-    ``cells`` are the training cells reported by each node, ``metrics`` each round's aggregated training and validation
-    metrics, ``current`` the weights that the next round starts from, ``done`` the rounds finished by a killed run.
+    ``cells`` are the training cells that each node has told of, and ``validation_cells`` those of validation, which no
+    reply may exceed, ``metrics`` each round's aggregated training and validation metrics, ``current`` the weights that
+    the next round starts from, ``done`` the rounds finished by a killed run.
     """
 
     def __init__(
@@ -43,23 +44,18 @@ class CheckedStrategy(Strategy):
         min_clients: int | None = None,
         timeout_seconds: float = 3600,
         seed: int = 0,
+        *,
+        cells: Mapping[int, float] | None = None,
+        validation_cells: Mapping[int, float] | None = None,
     ) -> None:
         self.strategy, self.evaluate, self.min_clients = strategy, evaluate, min_clients
         self.timeout_seconds, self.seed, self.done = timeout_seconds, seed, 0
         self.current: ArrayRecord | None = None
         self.sent = ArrayRecord()
-        self.cells: dict[int, float] = {}
+        self.cells, self.validation_cells = cells or {}, validation_cells or {}
         self.metrics: dict[int, dict[str, float]] = {}
         self.refused: list[Refusal] = []
         self.clients_by_round: dict[int, int] = {}
-
-    def ask_for_cells(self, grid: Grid) -> None:
-        """Request the number of training cells of every node, which no later reply may exceed."""
-        content = RecordDict({"config": ConfigRecord()})
-        queries = [Message(content, dst_node_id=node, message_type="query") for node in grid.get_node_ids()]
-        replies = grid.send_and_receive(queries, timeout=self.timeout_seconds)
-        counts = {r.metadata.src_node_id: r.content["metrics"]["num-examples"] for r in replies if not r.has_error()}
-        self.cells = {node: float(count) for node, count in counts.items()}
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
@@ -133,8 +129,10 @@ class CheckedStrategy(Strategy):
 
     def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
         server_round += self.done
-        ordered = _by_node(replies)
-        good = self._without(server_round, ordered, {r.metadata.src_node_id: evaluate_flaw(r) for r in ordered})
+        ordered, told = _by_node(replies), self.validation_cells
+        by_node = {reply.metadata.src_node_id: reply for reply in ordered}
+        flaws = {node: evaluate_flaw(reply, told.get(node, math.inf)) for node, reply in by_node.items()}
+        good = self._without(server_round, ordered, flaws)
         metrics = self.strategy.aggregate_evaluate(server_round, good)
         self.metrics[server_round] |= dict(metrics or {})
         return metrics

@@ -15,7 +15,8 @@ from flwr.clientapp import ClientApp
 from scfl_green.energy.ledger import Key
 from scfl_green.energy.meter import EnergyMeter
 from scfl_green.errors import InputError
-from scfl_green.federated.grid import LocalGrid, Trained, packed
+from scfl_green.federated.grid import LocalGrid, Trained
+from scfl_green.federated.messages import packed
 
 
 class WorkersGrid(LocalGrid):
@@ -31,16 +32,17 @@ class WorkersGrid(LocalGrid):
     def __init__(
         self,
         client_app: ClientApp,
-        clients: list[str],
+        clients: Sequence[str],
         meter: EnergyMeter,
         n_workers: int,
         trained: Trained | None = None,
+        agreed: str = "",
     ) -> None:
         if torch.cuda.is_initialized():
             raise InputError(
                 f"trainer.parallel_clients={n_workers}: a process that uses a GPU cannot fork; set it to 1"
             )
-        super().__init__(client_app, clients, meter, trained)
+        super().__init__(client_app, clients, meter, trained, agreed)
         self.n_workers = n_workers
         self.workers: list[_Worker] = []
 
@@ -148,7 +150,9 @@ def _work(grid: WorkersGrid, connection: Connection, inherited: Sequence[Connect
     for other in inherited:
         other.close()
     # Ctrl-C in a terminal reaches every process; only the parent acts on it, and stops the workers.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # SLURM's warnings do, too.
+    for number in (signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     # A fork does not copy OpenMP's threads, and it would wait for them forever.
     torch.set_num_threads(1)

@@ -26,9 +26,10 @@ class CellClassifier(pl.LightningModule):
     """A classifier of cells: features (cells x genes) in, logits (cells x types) out.
 
     A framework takes ``n_genes``, ``n_types``, its layer sizes and ``width``, and passes ``**training`` on to this
-    class: what makes the optimiser from the parameters, and the learning-rate scheduler from the optimiser. It defines
-    its layers and ``forward``. If it minimises more than the cross-entropy, it overrides ``loss``, or ``penalty`` for
-    terms that depend on no cell.
+    class: what makes the optimiser from the parameters, and the learning-rate scheduler from the optimiser, or instead
+    ``decay``, with which the learning rate falls over the epochs of each fit (``set_rate``). It defines its layers and
+    ``forward``. If it minimises more than the cross-entropy, it overrides ``loss``, or ``penalty`` for terms that
+    depend on no cell.
 
     It is an ordinary LightningModule, for any Trainer and loader. Loss and scores are logged once an epoch, as
     ``train/...`` and ``validation/...``, for the stages in ``scored_stages``; ``scores`` holds the last epoch's,
@@ -40,9 +41,11 @@ class CellClassifier(pl.LightningModule):
     # Terms of the loss that compare the cells of a batch; they have no per-cell gradient.
     between_cells: Sequence[str] = ()
 
-    def __init__(self, n_types: int, optimizer: Optimizer, scheduler: Scheduler | None = None) -> None:
+    def __init__(
+        self, n_types: int, optimizer: Optimizer, scheduler: Scheduler | None = None, decay: bool = False
+    ) -> None:
         super().__init__()
-        self.n_types = n_types
+        self.n_types, self.decay = n_types, decay
         self.optimizer_of, self.scheduler_of = optimizer, scheduler
         self.scores: dict[str, float] = {}
         self.before: Mapping[str, float] = {}
@@ -116,7 +119,18 @@ class CellClassifier(pl.LightningModule):
         self.scores = {}
         self._tallies.clear()
 
+    def on_train_epoch_start(self) -> None:
+        if (epochs := self.trainer.max_epochs or 0) > 0:  # -1 for a Trainer that counts steps
+            self.set_rate(self.optimizers(use_pl_optimizer=False), self.trainer.current_epoch, epochs)
+
+    def set_rate(self, optimizer: Any, epoch: int, epochs: int) -> None:
+        """With ``decay``, set the learning rate of an epoch (from 0): the configured one times 1 - epoch / epochs."""
+        for group in optimizer.param_groups if self.decay else ():
+            group["lr"] = group.setdefault("initial_lr", group["lr"]) * (1 - epoch / epochs)
+
     def configure_optimizers(self):  # type: ignore[no-untyped-def]  # Lightning's return type is a union of ten
+        if self.decay and self.scheduler_of is not None:
+            raise ValueError("model.decay and model.scheduler both set the learning rate: choose one")
         optimizer = self.optimizer_of(self.parameters())
         if self.scheduler_of is None:
             return optimizer

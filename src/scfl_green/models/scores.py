@@ -1,6 +1,7 @@
 """How well cell types were predicted: on test cells, by torchmetrics, and during training, by counts."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,46 +12,72 @@ from torchmetrics.functional.classification import multiclass_accuracy, multicla
 UNLABELLED = -1
 # Bins of confidence, as in Guo et al.
 BINS = 15
+# Of summed confidences, which are whole numbers so that they do not depend on the order of addition.
+UNIT = 2.0**-40
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What test cells tell of a model, as exact sums that add up over sites: the ``confusion`` matrix (labelled cells
+    by true, in rows, and predicted cell type), and the labelled cells by confidence (``reliability``), as predicted and
+    after temperature scaling (``scaled``). All int64."""
+
+    confusion: Tensor
+    bins: Tensor
+    scaled: Tensor
+
+    @classmethod
+    def of(cls, logits: Tensor, labels: Tensor, temperature: float = 1.0) -> "Scored":
+        """Of logits (cells x types, float32)."""
+        # Validation would refuse a dataset of one type.
+        options: dict[str, Any] = {"ignore_index": UNLABELLED, "validate_args": False}
+        confusion = multiclass_confusion_matrix(logits, labels, num_classes=logits.shape[1], **options)
+        return cls(confusion, reliability(logits, labels), reliability(logits / temperature, labels))
+
+    def __add__(self, other: "Scored") -> "Scored":
+        return Scored(self.confusion + other.confusion, self.bins + other.bins, self.scaled + other.scaled)
+
+    def scores(self) -> dict[str, float]:
+        """Accuracy, weighted and macro F1, and the expected calibration error."""
+        if not self.confusion.any():
+            return dict.fromkeys(("accuracy", "weighted_f1", "macro_f1", "calibration_error"), 0.0)
+        n_types = len(self.confusion)
+        true, predicted = torch.cartesian_prod(*[torch.arange(n_types)] * 2).T
+        cells = self.confusion.flatten()
+        pairs = predicted.repeat_interleave(cells), true.repeat_interleave(cells)
+        options: dict[str, Any] = {"num_classes": n_types, "validate_args": False}
+        scores = {
+            "accuracy": multiclass_accuracy(*pairs, average="micro", **options),
+            "weighted_f1": multiclass_f1_score(*pairs, average="weighted", **options),
+            "macro_f1": multiclass_f1_score(*pairs, average="macro", **options),
+        }
+        return {name: float(value) for name, value in scores.items()} | {
+            "calibration_error": calibration_error(self.bins)
+        }
 
 
 def prediction_scores(logits: Tensor, labels: Tensor) -> dict[str, float]:
     """Accuracy, weighted and macro F1 and the expected calibration error of logits (cells x types, float32)."""
-    scores = {
-        "accuracy": multiclass_accuracy(logits, labels, average="micro", **_options(logits)),
-        "weighted_f1": multiclass_f1_score(logits, labels, average="weighted", **_options(logits)),
-        "macro_f1": multiclass_f1_score(logits, labels, average="macro", **_options(logits)),
-    }
-    error = calibration_error(reliability(logits, labels))
-    return {name: float(value) for name, value in scores.items()} | {"calibration_error": error}
-
-
-def confusion_matrix(logits: Tensor, labels: Tensor) -> Tensor:
-    """Labelled cells by true (rows) and predicted cell type."""
-    return multiclass_confusion_matrix(logits, labels, **_options(logits))
+    return Scored.of(logits, labels).scores()
 
 
 def reliability(logits: Tensor, labels: Tensor) -> Tensor:
     """Labelled cells by confidence, the probability of the predicted type, in ``BINS`` bins of equal width: their
-    number, the sum of their confidence, and how many were predicted right (bins x 3, float64)."""
+    number, the sum of their confidence in ``UNIT``, and how many were predicted right (bins x 3, int64)."""
     known = labels != UNLABELLED
     confidence, predicted = logits[known].double().softmax(dim=1).max(dim=1)
-    right = (predicted == labels[known]).double()
+    right = (predicted == labels[known]).long()
     # Closed above, so that full confidence is in the last bin; torchmetrics has one more bin for it.
     bins = (confidence * BINS).ceil().long().clamp(1, BINS) - 1
-    values = torch.stack([torch.ones_like(right), confidence, right], dim=1)
-    return torch.zeros(BINS, 3, dtype=torch.float64).index_add_(0, bins, values)
+    values = torch.stack([torch.ones_like(right), (confidence / UNIT).round().long(), right], dim=1)
+    return torch.zeros(BINS, 3, dtype=torch.int64).index_add_(0, bins, values)
 
 
 def calibration_error(bins: Tensor) -> float:
     """The expected calibration error (ECE) of ``reliability``: the mean over cells of how far the confidence of their
     bin is from its accuracy (Guo et al. 2017, ICML, "On Calibration of Modern Neural Networks", section 2)."""
     cells, confidence, right = bins.T
-    return float((confidence - right).abs().sum() / cells.sum().clamp_min(1))
-
-
-def _options(logits: Tensor) -> dict[str, Any]:
-    # Validation would refuse a dataset of one type.
-    return {"num_classes": logits.shape[1], "ignore_index": UNLABELLED, "validate_args": False}
+    return float((confidence * UNIT - right).abs().sum() / cells.sum().clamp_min(1))
 
 
 def confusion_scores(confusion: Tensor) -> dict[str, float]:

@@ -12,24 +12,28 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning import Trainer
 
-from scfl_green.data.dataset import Dataset, Recipe, kept_in, load, prepare
-from scfl_green.data.features.asked import ask_again
+from scfl_green.data.agreement import agreed_sha256
+from scfl_green.data.dataset import Dataset, ask_again, kept_in, load, prepare
 from scfl_green.data.partition import Split
-from scfl_green.data.reading.cells import Cells, Reading
+from scfl_green.data.reading.cells import Cells
+from scfl_green.data.reading.file import Reading
 from scfl_green.data.reading.known import with_genes, with_types
+from scfl_green.data.site import directly
 from scfl_green.data.sources.local import cache_folder, contents
 from scfl_green.energy.meter import EnergyMeter
 from scfl_green.errors import InputError
-from scfl_green.federated.simulate import check_sizes
+from scfl_green.federated.federation import check_sizes
+from scfl_green.federated.network import Simulated, before_training
 from scfl_green.models.base import CellClassifier
 from scfl_green.models.grow import grown
-from scfl_green.runs.newcomer import at_one_site
+from scfl_green.runs.agreed import for_sites, preprocesses, recipe
+from scfl_green.runs.newcomer import at_one_site, client_key
 from scfl_green.training.checkpoint import Checkpoint
 from scfl_green.training.fitting import PlainFit
 from scfl_green.training.hooks import Hook, Hooks
 from scfl_green.training.job import Job
 from scfl_green.training.trained_model import TrainedModel
-from scfl_green.training.trainer import effective_precision
+from scfl_green.training.trainer import effective_precision, stand_alone
 
 # Settings of cfg.trainer that are not Lightning's.
 NOT_LIGHTNING = ("packed", "parallel_clients")
@@ -46,20 +50,19 @@ def load_dataset(
     # Only for federations, and checked before clients report their genes.
     federation = cfg.regime.get("federation")
     min_cells = federation.min_cells if federation else 0
-    ask = partial(instantiate(cfg.gene_sums), meter=meter)
+    ask = partial(before_training, Simulated(), meter=meter) if federation and meter else directly
     if folder.is_dir():
         dataset = load(folder)
         _check_sites(dataset.split, meter)
         check_sizes(dataset.split.clients.values(), min_cells)
         if federation and meter and start is None:
             # The cache saved this machine the work, but a federation sends these messages all the same.
-            ask_again(ask, dataset.split, dataset.asked)
+            ask_again(recipe(cfg, ask), dataset.asked)
     else:
         cells, split = _read(cfg, paths, start)
         _check_sites(split, meter)
         check_sizes(split.clients.values(), min_cells)
-        recipe = Recipe(instantiate(cfg.genes), cfg.data.standardise, _preprocesses(cfg), ask)
-        dataset = prepare(cells, split, folder, recipe, start.preparation if start else None)
+        dataset = prepare(cells, split, folder, recipe(cfg, ask), start.preparation if start else None)
     if start is not None:
         start.seen.check(dataset.split, contents(paths), len(dataset.features.labels))
     return dataset
@@ -86,14 +89,14 @@ def _cache_key(cfg: DictConfig, paths: Sequence[Path], start: TrainedModel | Non
 
 
 def _read(cfg: DictConfig, paths: Sequence[Path], start: TrainedModel | None) -> tuple[Cells, Split]:
-    preprocess = _preprocesses(cfg)
+    preprocess = preprocesses(cfg)
     if start is not None and start.preparation.preprocess != preprocess:
         raise InputError(f"data.preprocess={cfg.data.preprocess}: weights= were trained with another; set the same")
-    reading = {field.name: cfg.data[field.name] for field in fields(Reading)} | {"preprocess": preprocess}
-    one_site = len(paths) == 1 and at_one_site(cfg)
+    # Runs of earlier versions have fewer settings.
+    reading = {field.name: cfg.data[field.name] for field in fields(Reading) if field.name in cfg.data}
     try:
-        cells = Cells.read(paths, Reading(**reading | ({"client_key": None} if one_site else {})))
-        if one_site:
+        cells = Cells.read(paths, Reading(**reading | {"preprocess": preprocess, "client_key": client_key(cfg)}))
+        if len(paths) == 1 and at_one_site(cfg):
             cells = replace(cells, clients=np.full(len(cells), paths[0].stem, dtype=object))
         if start is not None:
             known = start.preparation
@@ -103,10 +106,6 @@ def _read(cfg: DictConfig, paths: Sequence[Path], start: TrainedModel | None) ->
     except InputError as error:
         names_file = any(path.name in str(error) for path in paths)
         raise error if names_file else InputError(f"{', '.join(path.name for path in paths)}: {error}") from None
-
-
-def _preprocesses(cfg: DictConfig) -> bool:
-    return cfg.data.preprocess != "none"
 
 
 def _learns_types(cfg: DictConfig) -> bool:
@@ -125,8 +124,6 @@ def make_job(
     trainer, device = _trainer(cfg)
     checkpoint = checkpoint or Checkpoint()
     model, privacy = make_model(cfg, dataset), instantiate(cfg.privacy)
-    # In this order: hooks that change weights or end training come before those that report.
-    hooks = {"privacy": privacy, "prune": instantiate(cfg.prune), "budget": instantiate(cfg.budget)}
     return Job(
         model=model,
         features=dataset.features,
@@ -139,10 +136,17 @@ def make_job(
         callbacks=lambda: [instantiate(callback) for callback in cfg.callbacks.values()],
         start=start and _grown(cfg, start, model),
         fitter=privacy or PlainFit(),
-        hooks=Hooks({**hooks, "progress": progress}),
+        hooks=_hooks(cfg, privacy, progress),
         saved=checkpoint.parts,
         save=checkpoint.save,
+        agreed=agreed_sha256(dataset.types, dataset.preparation.key(), for_sites(cfg)),
     )
+
+
+def _hooks(cfg: DictConfig, privacy: Hook | None, progress: Hook | None) -> Hooks:
+    """In this order: hooks that change weights or end training come before those that report."""
+    own = {name: instantiate(cfg[name]) for name in ("prune", "budget")}
+    return Hooks({"privacy": privacy, **own, "progress": progress})
 
 
 def _grown(cfg: DictConfig, start: TrainedModel, model: CellClassifier) -> TrainedModel:
@@ -157,6 +161,7 @@ def _grown(cfg: DictConfig, start: TrainedModel, model: CellClassifier) -> Train
 
 def _trainer(cfg: DictConfig) -> tuple[Callable[..., Trainer], str]:
     """A factory of Trainers, and the device type that they will use."""
+    stand_alone()
     trainer = instantiate({key: value for key, value in cfg.trainer.items() if key not in NOT_LIGHTNING})
     try:
         return trainer, trainer(logger=False, precision="32-true").strategy.root_device.type

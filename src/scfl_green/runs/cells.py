@@ -37,11 +37,16 @@ def cells_text(table: pd.DataFrame) -> str:
     left_out = {side.index.name: len(side) - len(columns), side.columns.name: side.shape[1] - len(heads)}
     if left_out[side.columns.name]:
         columns, heads = columns.assign(all=side.sum(axis=1)), heads | {-1: "all"}
-    rows = [[name, *(f"{n:,}" for n in numbers)] for name, *numbers in columns.itertuples(name=None)]
+    rows = [[name, *map(_number, numbers)] for name, *numbers in columns.itertuples(name=None)]
     lines = [drawn(["", *heads.values()], rows)]
     if more := [f"{n:,} more {what}" for what, n in left_out.items() if n]:
         lines.append(f"... and {' and '.join(more)} in cells.csv")
     return "\n".join(lines)
+
+
+def _number(n: float) -> str:
+    """A number of cells; few enough not to be told, if it is missing."""
+    return "rare" if np.isnan(n) else f"{int(n):,}"
 
 
 def _fitting(side: pd.DataFrame) -> dict[int, str]:
@@ -66,7 +71,12 @@ def table_without_names(dataset: Dataset) -> pd.DataFrame:
 
 
 def draw_cells(name: str, dataset: Dataset, path: Path) -> None:
-    """Draw the table once per dataset, in its folder, and copy it to ``path``."""
+    """Draw the table once per dataset, in its folder, if it has one, and copy it to ``path``."""
+    if dataset.folder is None:
+        from scfl_green.runs.picture import draw
+
+        draw(name, dataset.table().fillna(0), path)
+        return
     if not (picture := dataset.folder / path.name).exists():
         from scfl_green.runs.picture import draw  # matplotlib is slow to import, and most runs find the picture
 

@@ -5,10 +5,7 @@ from typing import Any
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from scfl_green.data.reading.columns import check_columns
-from scfl_green.energy.intensity import Intensity
-from scfl_green.runs.newcomer import at_one_site
-from scfl_green.runs.settings import check_values
+from scfl_green.runs.settings import check_plain, check_values
 
 
 def check_early(cfg: DictConfig) -> None:
@@ -18,8 +15,13 @@ def check_early(cfg: DictConfig) -> None:
     Settings of objects that are made with torch, such as the model, are left to ``settings.check``.
     """
     config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
+    check_plain(config)
+    from scfl_green.data.reading.columns import check_columns  # pandas takes longer than the check above
+    from scfl_green.energy.intensity import Intensity
+    from scfl_green.runs.newcomer import client_key
+
     check_values(config)
-    columns = config["data"] | ({"client_key": None} if at_one_site(config) else {})
+    columns = config["data"] | {"client_key": client_key(config)}
     Intensity.of(config["carbon"])
     # A partial, so that Hydra does not wrap its InputErrors.
     check_columns(instantiate(cfg.data.source, _partial_=True, _convert_="all")(), columns)

@@ -12,6 +12,7 @@ from scfl_green.data.partition import Part
 from scfl_green.energy.ledger import FIT, TEST
 from scfl_green.errors import InputError
 from scfl_green.models.prune import Weights
+from scfl_green.models.scores import Scored
 from scfl_green.runs.answer import answer
 from scfl_green.runs.newcomer import FineTuning, newcomer_of
 from scfl_green.runs.regimes import Outcome, Trained
@@ -156,7 +157,7 @@ def _scores(job: Job, part: Part, scratch: Weights) -> dict[str, float]:
 
 def _untouched(job: Job, parts: Sequence[Part]) -> dict[str, float]:
     with job.meter.phase(TEST):
-        return TestResult.of({part.name: job.untouched(part.test) for part in parts}).scores
+        return TestResult.of({part.name: Scored.of(*job.untouched(part.test)) for part in parts}).scores
 
 
 def _paid_back(job: Job, compared: Mapping[str, Any]) -> dict[str, Any]:

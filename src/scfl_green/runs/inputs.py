@@ -41,4 +41,7 @@ def checked(cfg: DictConfig) -> Inputs:
     # A partial, so that Hydra does not wrap its InputErrors.
     paths: list[Path] = instantiate(cfg.data.source, _partial_=True, _convert_="all")()
     check_new(config, start.seen if start else None, paths)
-    return Inputs(cfg, {key: value for key, value in config.items() if key not in INCIDENTAL}, paths, start)
+    told = {key: value for key, value in config.items() if key not in INCIDENTAL}
+    # How the sites are reached changes nothing either.
+    told["sites"] = {key: value for key, value in config["sites"].items() if key in ("_target_", "names")}
+    return Inputs(cfg, told, paths, start)

@@ -7,9 +7,15 @@ from omegaconf import DictConfig
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from scfl_green.errors import InputError, listed, nearest
+from scfl_green.runs.quoting import to_type
 
 # Any other exception is a bug and shows its traceback.
 MISTAKES = (HydraException, OmegaConfBaseException, InputError)
+# Groups whose choices come with packages, and what installs them.
+PLUGINS = {
+    "hydra/launcher": "-c constraints.txt -e '.[launchers]' (for Ray, see configs/launcher/ray.yaml)",
+    "hydra/sweeper": "-c constraints.txt -c constraints-optuna.txt -e '.[optuna]'",
+}
 MISSING = re.compile(r"Missing mandatory value: (\S+)")
 
 
@@ -21,10 +27,13 @@ def one_line(error: Exception) -> str:
 def _told(error: Exception) -> str:
     if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
         group, _, choice = error.missing_cfg_file.rpartition("/")
+        if group in PLUGINS:
+            return f"{group}={choice}: Hydra has no such plugin here: pip install {PLUGINS[group]}"
         advice = f"{nearest(choice, error.options)} there are {listed(error.options)}"
         return f"{group}={choice}: there is no such choice; {advice}"
     if isinstance(error, OverrideParseException):
-        return f"{error.override}: KEY=VALUE is expected, with quotes around a value of special characters"
+        typed = f"; for a value of special characters, type {to_type(error.override)}" if "=" in error.override else ""
+        return f"{error.override}: KEY=VALUE is expected{typed}"
     cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
     if not isinstance(cause, OmegaConfBaseException):
         return str(error).split("Config search path")[0]

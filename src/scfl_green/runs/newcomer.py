@@ -1,11 +1,14 @@
-"""Fine-tuning at a newcomer: its settings, and which cells are the newcomer's. Must not import torch."""
+"""Fine-tuning at a newcomer: its settings, and whose the cells are. Must not import torch."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hydra.utils import get_method
+
 from scfl_green.bounds import Count, Fraction
+from scfl_green.data.clients import SIMULATED
 from scfl_green.data.partition import Part
 from scfl_green.data.seen import Seen
 from scfl_green.data.sources.local import contents
@@ -38,6 +41,15 @@ def at_one_site(config: Mapping[str, Any]) -> bool:
     """Whether a single file is a newcomer's own, all of whose cells are at that one site: fine-tuning, with no client
     held out."""
     return "finetuning" in config["regime"] and not config["split"]["newcomers"]
+
+
+def client_key(config: Mapping[str, Any]) -> str | None:
+    """The column of clients to read: none if all cells are at one site, or if the split makes clients of its own, which
+    need no donors."""
+    data, split = config["data"], config["split"]
+    needs_donors = split["test"] == "donors" and data.get("donor_key") is None
+    simulated = get_method(split["_target_"]) in SIMULATED and not needs_donors
+    return None if simulated or at_one_site(config) else data.get("client_key")  # sites elsewhere have their own
 
 
 def check_new(config: Mapping[str, Any], seen: Seen | None, paths: Sequence[Path]) -> None:

@@ -7,6 +7,7 @@ import shlex
 import shutil
 import signal
 import sys
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from scfl_green.errors import BusyError, InputError, Stopped
 from scfl_green.runs.mistakes import MISTAKES, one_line
 from scfl_green.runs.names import check_sizes_of_opt, hydra_node, register_resolvers
 from scfl_green.runs.network import network_of
+from scfl_green.runs.quoting import quoted, to_type
 from scfl_green.security.confidential import refuse_secret_arguments, refuse_secrets
 
 LOG = logging.getLogger(__name__)
@@ -30,15 +32,19 @@ PACKAGE = Path(__file__).parents[1]
 CONFIGS = next(folder for folder in (PACKAGE / "configs", PACKAGE.parents[1] / "configs") if folder.is_dir())
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 RESUMES = "the same command resumes after the last finished round or epoch"
+# Ctrl-C; what ends a job of a cluster; and what it may be told some time before, to stop by itself (sbatch --signal).
+STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+Metric = float | None | list[float | None]
 RERUN = "--experimental-rerun"
 
 
 def train(arguments: Sequence[str]) -> None:
     """Run ``python train.py ARGUMENTS``; all arguments are Hydra's."""
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in STOPS:
         signal.signal(number, _stop)
     # Else Hydra prints its errors over several lines, and hides our tracebacks.
     os.environ["HYDRA_FULL_ERROR"] = "1"
+    arguments = [quoted(argument) for argument in arguments]
     arguments = [*arguments, *network_of(arguments, CONFIGS / "model")]
     sys.argv[1:] = arguments
     try:
@@ -66,12 +72,18 @@ def _behind(error: Exception, arguments: Sequence[str]) -> Exception:
     except MISTAKES as behind:
         return behind
     swept = next(one.input_line for one in given if one.is_sweep_override())
-    return InputError(f"{swept}: several values are a sweep: add -m; or quote them, if they are one value")
+    return InputError(
+        f"{swept}: several values are a sweep: add -m; or, if they are one value, type {to_type(str(swept))}"
+    )
 
 
-def job(cfg: DictConfig) -> float | None:
-    """Run the configuration that Hydra composed; returns the metric for its sweepers to optimise."""
+def job(cfg: DictConfig) -> Metric:
+    """Run the configuration that Hydra composed; returns the metrics for its sweepers to optimise."""
+    if threading.current_thread() is threading.main_thread():
+        # In a launcher's process. Submitit's would go on training until SLURM kills it, with workers that are gone.
+        signal.signal(signal.SIGTERM, _stop)
     logging.getLogger("matplotlib").setLevel(logging.ERROR)  # imported by torchmetrics, it logs its fonts
+    os.chdir(hydra_node().runtime.cwd)  # where the user's paths start, whatever hydra.job.chdir says
     several, folder = hydra_node().mode == RunMode.MULTIRUN, Path(hydra_node().runtime.output_dir)
     try:
         _refuse_written_secrets(cfg, folder)
@@ -92,17 +104,20 @@ def job(cfg: DictConfig) -> float | None:
     return metric
 
 
-def _run(cfg: DictConfig) -> float | None:
+def _run(cfg: DictConfig) -> Metric:
     # torch and Flower take seconds to import: not for --help, --cfg and a wrong value, and while the hardware is being
     # detected.
-    from scfl_green.energy.hardware import detect_hardware
     from scfl_green.runs.early import check_early
 
     check_early(cfg)
+    from scfl_green.energy.hardware import detect_hardware
+
     detect_hardware(cfg.carbon.country, cfg.carbon.cpu_watts, cfg.carbon.ram_watts)
     from scfl_green.runs.run import run
 
-    return run(cfg).get(cfg.optimized_metric)
+    record = run(cfg)
+    names = cfg.optimized_metric
+    return record.get(names) if isinstance(names, str) else [record.get(name) for name in names]
 
 
 class NoSecrets(Callback):

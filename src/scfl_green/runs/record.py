@@ -10,6 +10,7 @@ import torch
 from scfl_green.energy.eaps import HIGH_NETWORK_KWH_PER_GB, LOW_NETWORK_KWH_PER_GB, eaps
 from scfl_green.energy.ledger import AGGREGATE, CALIBRATE, IDLE, TEST, WAITING
 from scfl_green.energy.meter import EnergyMeter
+from scfl_green.energy.node import of_slurm
 from scfl_green.runs.regimes import Outcome
 from scfl_green.runs.scoring import SCALED, calibration_fields
 from scfl_green.training.job import Job
@@ -123,4 +124,5 @@ def _machine(job: Job) -> dict[str, Any]:
         "cores": psutil.cpu_count(),
         "load_at_start": job.meter.load_at_start,
         "processor": platform.processor() or platform.machine(),
+        **of_slurm(),
     }

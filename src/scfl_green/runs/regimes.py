@@ -7,13 +7,13 @@ from typing import Any
 
 from scfl_green.bounds import Count
 from scfl_green.data.partition import Part
-from scfl_green.federated.calibrate import by_message
-from scfl_green.federated.simulate import Federation, simulate
+from scfl_green.federated.federation import Federation, federate
+from scfl_green.federated.network import about_weights
 from scfl_green.models.calibration import Calibration
 from scfl_green.models.prune import Weights
-from scfl_green.training.calibrate import Survey, in_turn
 from scfl_green.training.job import Job
 from scfl_green.training.single_site import Arm, fit_single_site
+from scfl_green.training.survey import Survey, in_turn
 
 
 @dataclass(frozen=True)
@@ -58,8 +58,8 @@ def central(job: Job, *, epochs: Count) -> Outcome:
 def federated(job: Job, *, federation: Federation) -> Outcome:
     """Train at each client and average the weights."""
     parts = list(job.split.clients.values())
-    result = simulate(job, parts, federation)
+    result = federate(job, parts, federation)
     models, rounds, local_epochs = [Trained(result.weights, parts)], result.rounds, federation.local_epochs
     n_workers, timeout = federation.parallel_clients, federation.timeout_seconds
-    survey = partial(by_message, n_workers=n_workers, timeout_seconds=timeout)
+    survey = partial(about_weights, n_workers=n_workers, timeout_seconds=timeout)
     return Outcome(models, rounds * local_epochs, rounds, local_epochs, result.record, survey=survey)

@@ -40,8 +40,6 @@ def reopen(folder: Path, trusted: Sequence[str] = ()) -> Reopened:
     _check_files(folder)
     cfg, left = OmegaConf.load(folder / CONFIG), TrainedModel.load(str(folder), trusted)
     assert isinstance(cfg, DictConfig)
-    # The same sums, exactly, as by messages.
-    cfg.gene_sums = {"_target_": "scfl_green.data.directly", "_partial_": True}
     # Unresolved, since fine-tuning derives the folder of its weights from the name of the run.
     fresh = not OmegaConf.is_interpolation(cfg, "weights") and cfg.weights is None
     try:

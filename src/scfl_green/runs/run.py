@@ -2,7 +2,6 @@
 
 import json
 import logging
-import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,8 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import pytorch_lightning as pl
-import torch
 from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
@@ -23,6 +20,7 @@ from scfl_green.energy.intensity import WHERE, Intensity
 from scfl_green.energy.ledger import PREPARE, TRACKING
 from scfl_green.energy.meter import EnergyMeter
 from scfl_green.errors import InputError
+from scfl_green.federated.network import Network
 from scfl_green.federated.strategy import QuorumError
 from scfl_green.files import write_atomically
 from scfl_green.runs.assemble import load_dataset, make_job
@@ -30,18 +28,18 @@ from scfl_green.runs.cells import draw_cells, print_cells, table_without_names
 from scfl_green.runs.folder import SUMMARY, RunFolder, identify
 from scfl_green.runs.inputs import Inputs, checked
 from scfl_green.runs.names import hydra_node
+from scfl_green.runs.process import set_up_process
 from scfl_green.runs.record import make_record
 from scfl_green.runs.regimes import Outcome, Trained
 from scfl_green.runs.saving import save
 from scfl_green.runs.scoring import calibrated, score, test_tables
 from scfl_green.runs.summary import summary
 from scfl_green.runs.tracking import Tracker
+from scfl_green.runs.validation import validated
 from scfl_green.terminal import wrapped
 from scfl_green.training.job import Job
 
 LOG = logging.getLogger(__name__)
-# Irrelevant warnings of Lightning: loaders here slice whole batches, which workers would only copy; and deprecations.
-NOISE = (".*does not have many workers", ".*isinstance.treespec, LeafSpec")
 
 
 @dataclass(frozen=True)
@@ -74,26 +72,17 @@ def run(cfg: DictConfig, invocation: Invocation | None = None) -> dict[str, Any]
         if not invocation.in_sweep:
             LOG.info(folder.summary())
         return record
-    _set_up_process(cfg)
-    with metered(cfg) as meter:
+    set_up_process(cfg)
+    # A partial, so that Hydra does not wrap its InputErrors.
+    network: Network = instantiate(cfg.sites, _partial_=True)()
+    with metered(cfg) as meter, network:
         with meter.phase(PREPARE):
-            dataset = load_dataset(cfg, inputs.paths, inputs.start, meter)
+            dataset = network.dataset(cfg, meter) or load_dataset(cfg, inputs.paths, inputs.start, meter)
         if invocation.prints_cells:
             print_cells(dataset)
         with folder.locked():
             # Another process may have finished it by now.
-            return folder.finished() or _run(inputs, dataset, meter, folder)
-
-
-def _set_up_process(cfg: DictConfig) -> None:
-    # Set by Lightning on import; else it reports every fit.
-    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
-    for message in NOISE:
-        warnings.filterwarnings("ignore", message=message)
-    pl.seed_everything(cfg.seed, verbose=False)
-    torch.set_num_threads(cfg.threads)
-    # A debugging aid of deterministic algorithms, which fills all memory that is allocated.
-    setattr(torch.utils.deterministic, "fill_uninitialized_memory", False)  # noqa: B010  # unknown to its types
+            return folder.finished() or _run(inputs, dataset, meter, folder, network)
 
 
 @contextmanager
@@ -108,15 +97,16 @@ def metered(cfg: DictConfig) -> Iterator[EnergyMeter]:
         meter.close()
 
 
-def _run(inputs: Inputs, dataset: Dataset, meter: EnergyMeter, folder: RunFolder) -> dict[str, Any]:
+def _run(inputs: Inputs, dataset: Dataset, meter: EnergyMeter, folder: RunFolder, network: Network) -> dict[str, Any]:
     cfg, checkpoint = inputs.cfg, folder.checkpoint()
     meter.load_state_dict(checkpoint.parts.get("energy", {}))
     with Tracker(folder.path, meter, inputs.config, partial(instantiate, cfg.logger)) as tracker:
         job = make_job(cfg, dataset, inputs.start, meter, tracker, checkpoint)
+        job.network = network
         job.warm_up()
         with meter.phase(TRACKING):
             tracker.open()
-        outcome = calibrated(job, _train(inputs, dataset, job, folder))
+        outcome = validated(job, calibrated(job, _train(inputs, dataset, job, folder)))
         tested = score(job, outcome)
         meter.read()
         record = make_record(folder.identity, job, outcome, tested.scores, min_seconds=cfg.carbon.min_seconds)
@@ -127,16 +117,22 @@ def _run(inputs: Inputs, dataset: Dataset, meter: EnergyMeter, folder: RunFolder
     write_atomically(folder.path / SUMMARY, text.encode())
     for note in filter(None, (hook.note() for hook in job.hooks)):
         LOG.info(note)
-    draw_cells(cfg.data.name, dataset, folder.path / "cells.png")
+    _write(cfg.data.name, dataset, folder.path, tables, outcome)
     meter.write(folder.path / "energy.csv")
-    tables |= {"finetune": pd.DataFrame(outcome.rows).set_index("arm")} if outcome.rows else {}
-    for name, table in (tables | {"cells": dataset.table()}).items():
-        write_atomically(folder.path / f"{name}.csv", table.to_csv().encode())
     saved = save(inputs, dataset, outcome.models, folder.path, job)
+    network.finish(job, outcome.models[0].weights, folder.path)
     write_atomically(folder.path / "boamps.json", json.dumps(boamps(meter, record), indent=1).encode())
     folder.finish(record)
     LOG.info("%s: result.json, %s, metrics.csv, energy.csv", folder.path, saved)
     return record
+
+
+def _write(name: str, dataset: Dataset, folder: Path, tables: dict[str, pd.DataFrame], outcome: Outcome) -> None:
+    """Write the tables of a run, and draw its cells."""
+    draw_cells(name, dataset, folder / "cells.png")
+    tables |= {"finetune": pd.DataFrame(outcome.rows).set_index("arm")} if outcome.rows else {}
+    for of, table in (tables | {"cells": dataset.table()}).items():
+        write_atomically(folder / f"{of}.csv", table.to_csv().encode())
 
 
 def _train(inputs: Inputs, dataset: Dataset, job: Job, folder: RunFolder) -> Outcome:

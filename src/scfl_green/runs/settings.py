@@ -1,8 +1,8 @@
 """Checks of a composed configuration, before anything is read or trained.
 
 Signatures are the schema: the arguments of every ``_target_`` are checked against its annotations
-(``runs.signatures``). All other settings, and combinations of settings, are checked here. Must not import torch, which
-the checks of ``check_values`` do without.
+(``runs.signatures``). All other settings, and combinations of settings, are checked here: ``check_plain``
+goes without pandas, and ``check_values`` without torch, whose imports take longer than the checks.
 """
 
 from collections.abc import Iterable, Iterator
@@ -13,9 +13,6 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from scfl_green.bounds import Count, Weight
-from scfl_green.data.reading.cells import Reading
-from scfl_green.energy.intensity import Intensity
-from scfl_green.energy.meter import EnergyMeter
 from scfl_green.errors import InputError
 from scfl_green.runs.signatures import Problem, parameters_of, target_problems, unknown, value_problems
 
@@ -54,8 +51,6 @@ GENERAL: dict[str, dict[str, Any]] = {
     "federation": {"rounds": Count, "local_epochs": Count},
     "carbon": {"min_seconds": Weight},
 }
-# Groups without a ``_target_``, and the signatures that describe their settings.
-SIGNATURES: dict[str, tuple[type, ...]] = {"data": (Reading,), "carbon": (EnergyMeter, Intensity)}
 # Groups whose targets need no torch.
 LIGHT = ("data", "genes", "split", "finetuning")
 # Arguments of Lightning's Trainer that leave whole epochs to train, as a run counts its cells and FLOPs; the others
@@ -77,13 +72,20 @@ def check(config: dict[str, Any]) -> None:
     _report(target_problems({**config, "trainer": _of_lightning(config)}))
 
 
-def check_values(config: dict[str, Any]) -> None:
-    """The same for the settings that can be checked without torch, and for combinations of settings."""
+def check_plain(config: dict[str, Any]) -> None:
+    """The same for the settings that no signature describes, and for combinations of settings: at once, since nothing
+    is imported."""
     if config["privacy"] and find_spec("opacus") is None:
         raise InputError(f"privacy=dp_sgd needs Opacus: pip install {EXTRA}")
-    _report(_value_problems(config))
+    _report(_plain_problems(config))
     for message in _conflicts(config):
         raise InputError(message)
+
+
+def check_values(config: dict[str, Any]) -> None:
+    """The same for all settings that can be checked without torch."""
+    check_plain(config)
+    _report(_signed_problems(config))
 
 
 def _report(found: Iterable[Problem]) -> None:
@@ -95,12 +97,23 @@ def _report(found: Iterable[Problem]) -> None:
         raise InputError("; ".join(f"{setting}: {', or '.join(messages)}" for setting, messages in problems.items()))
 
 
-def _value_problems(config: dict[str, Any]) -> Iterator[Problem]:
-    for group in GENERAL.keys() | SIGNATURES.keys():
-        yield from _group_problems(group, config)
+def _plain_problems(config: dict[str, Any]) -> Iterator[Problem]:
+    for group, known in GENERAL.items():
+        yield from _group_problems(group, config, known)
     for key in config:
         if key not in GENERAL[""] and (near := get_close_matches(key, GENERAL[""], 1, cutoff=0.75)):
             yield unknown(key, config[key], dict.fromkeys(near))
+
+
+def _signed_problems(config: dict[str, Any]) -> Iterator[Problem]:
+    """Of groups without a ``_target_`` whose settings signatures describe, and of those whose targets need no torch."""
+    from scfl_green.data.reading.cells import Reading  # pandas
+    from scfl_green.energy.intensity import Intensity
+    from scfl_green.energy.meter import EnergyMeter  # CodeCarbon
+
+    for group, signatures in {"data": (Reading,), "carbon": (EnergyMeter, Intensity)}.items():
+        described = {k: v for one in signatures for k, v in parameters_of(one).annotations.items()}
+        yield from _group_problems(group, config, described | GENERAL[group], closed=True)
     yield from target_problems({group: config[group] for group in LIGHT})
 
 
@@ -108,18 +121,17 @@ def _of_lightning(config: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in config["trainer"].items() if key not in GENERAL["trainer"]}
 
 
-def _group_problems(group: str, config: dict[str, Any]) -> Iterator[Problem]:
-    """Wrong values in a group, and unknown names, if signatures describe it."""
-    known = dict(GENERAL.get(group, {}))
-    for signature in SIGNATURES.get(group, ()):
-        known = parameters_of(signature).annotations | known
+def _group_problems(
+    group: str, config: dict[str, Any], known: dict[str, Any], closed: bool = False
+) -> Iterator[Problem]:
+    """Wrong values in a group, and unknown names, if it is ``closed``: if ``known`` are all that there are."""
     if group == "trainer":
-        known |= dict.fromkeys(LIGHTNINGS, Any)
+        known, closed = known | dict.fromkeys(LIGHTNINGS, Any), True
     for name, value in (config[group] if group else config).items():
         key = f"{group}.{name}" if group else name
         if name in known:
             yield from value_problems(key, known[name], value)
-        elif group in SIGNATURES or (group == "trainer" and not name.startswith("_")):
+        elif closed and not name.startswith("_"):
             yield unknown(key, value, known)
 
 

@@ -13,7 +13,10 @@ from typing import Any
 from scfl_green.errors import InputError
 
 # Our packages, whose exports (``__all__``) may be named: scfl_green.models.ACTINN.
-PACKAGES = tuple(f"scfl_green.{name}" for name in ("data", "federated", "models", "runs", "training", "training.dp"))
+PACKAGES = tuple(
+    f"scfl_green.{name}"
+    for name in ("data", "federated", "models", "runs", "sites.deployed", "training", "training.dp")
+)
 # Other libraries: classes that are one of these or below one. No functions, since some read files or start processes.
 LIBRARIES = (
     "flwr.serverapp.strategy",

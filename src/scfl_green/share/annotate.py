@@ -13,6 +13,7 @@ import h5py
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from scfl_green.data.reading.formats import no_file
 from scfl_green.data.reading.preflight import column_names, opened
 from scfl_green.errors import InputError
 from scfl_green.share.annotation import ABOUT, COLUMNS, PROBABILITIES, Annotation
@@ -45,6 +46,8 @@ class Outputs:
 
     def check(self, prefix: str, overwrite: bool) -> None:
         """InputError, before any work, for what cannot or must not be written."""
+        if self.cells.is_dir():
+            raise no_file(self.cells)
         if not self.cells.is_file():
             raise InputError(f"{self.cells}: no such file; an h5ad file is expected")
         folder = self.h5ad.absolute().parent
@@ -60,6 +63,8 @@ class Outputs:
         with opened(self.cells) as file:
             taken = set(column_names(file["obs"])) & {prefix + name for name in COLUMNS}
             ours = prefix + ABOUT in file.get("uns", ())
+            if self.in_place and not _is_whole(file, self.cells):
+                raise InputError(f"{self.cells} is no h5ad file, and cannot be one in place; leave out --in-place")
         if taken and not overwrite and not ours:
             raise InputError(
                 f"{self.cells}: obs has a column {min(taken)} already; use another --prefix, or --overwrite"
@@ -70,8 +75,7 @@ def annotate(model: Model, outputs: Outputs, options: Options, label_key: str | 
     """Annotate a file; everything is written, or nothing. ``label_key``: a column of obs with labels of the user's own,
     for the page. InputError if the cells cannot be annotated."""
     with worded():
-        preprocess = model.trained.preparation.preprocess
-        cells = NewCells.of_file(outputs.cells, options.counts, options.gene_key, preprocess)
+        cells = NewCells.of_file(outputs.cells, options.counts, options.gene_key, model.kind(options))
         own = None if label_key is None else cells.column(label_key, "label_key")
         if own is not None:
             check_labels(own, str(label_key))
@@ -105,7 +109,14 @@ def _write_h5ad(draft: Path, source: Path, annotation: Annotation, cells: NewCel
     """Copy the file, and add to its obs, obsm and uns alone."""
     from anndata.io import write_elem  # slow to import
 
-    shutil.copyfile(source, draft)
+    with opened(source) as file:
+        if not _is_whole(file, source):
+            with h5py.File(draft, "w") as to:
+                for name in file:
+                    file.copy(name, to)
+                to.attrs.update(file.attrs)
+        else:
+            shutil.copyfile(source, draft)
     with h5py.File(draft, "r+") as file:
         obs, columns = file["obs"], annotation.columns()
         for name, column in columns.items():
@@ -117,3 +128,8 @@ def _write_h5ad(draft: Path, source: Path, annotation: Annotation, cells: NewCel
         probabilities = annotation.frame(cells.names().astype(str))
         write_elem(file["obsm"], annotation.prefix + PROBABILITIES, probabilities)
         write_elem(file["uns"], annotation.prefix + ABOUT, annotation.about)
+
+
+def _is_whole(file: h5py.Group, path: Path) -> bool:
+    """Whether what is read is all of a file, and not the RNA of several modalities or another format's copy."""
+    return file.name == "/" and file.file.filename == str(path)

@@ -13,10 +13,11 @@ import pandas as pd
 from scipy import sparse
 
 from scfl_green.data.reading import counts, genes
-from scfl_green.data.reading.matrix import blocks, shape
+from scfl_green.data.reading.matrix import shape
+from scfl_green.data.reading.measured import COLUMNS, genes_of
 from scfl_green.data.reading.preflight import no_column, opened, table
-from scfl_green.data.reading.quality import check_range, check_sizes
-from scfl_green.errors import InputError
+from scfl_green.data.reading.quality import check_sizes
+from scfl_green.data.reading.text import decoded
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -38,26 +39,26 @@ class Source:
 
 @dataclass(frozen=True)
 class NewCells:
-    """Cells that need no labels: how to open their source, where their counts are, and by what genes these are named.
-
-    ``preprocess``: as in training; without, values are features, not counts.
-    """
+    """Cells that need no labels: how to open their source, where their counts are, of what kind, which of their columns
+    are genes (boolean), the names of these, and notes on how the cells are read."""
 
     opened: Callable[[], AbstractContextManager[Source]]
     place: str
+    kind: counts.Kind
+    is_gene: np.ndarray
     genes: genes.GeneNames
     n_cells: int
-    preprocess: bool
+    notes: tuple[str, ...]
 
     @classmethod
-    def of_file(cls, path: Path, wanted: str | None, gene_key: str | None, preprocess: bool) -> "NewCells":
+    def of_file(cls, path: Path, wanted: str | None, gene_key: str | None, kind: counts.Kind) -> "NewCells":
         """The cells of an h5ad file, whose counts are ``wanted`` or found; InputError if it cannot be read."""
-        return cls._of(partial(_opened, path), wanted, gene_key, preprocess)
+        return cls._of(partial(_opened, path), wanted, gene_key, kind)
 
     @classmethod
-    def of_adata(cls, adata: "AnnData", wanted: str | None, gene_key: str | None, preprocess: bool) -> "NewCells":
+    def of_adata(cls, adata: "AnnData", wanted: str | None, gene_key: str | None, kind: counts.Kind) -> "NewCells":
         """The cells of an AnnData object, in memory or backed, which is only read."""
-        return cls._of(lambda: nullcontext(_held(adata)), wanted, gene_key, preprocess)
+        return cls._of(lambda: nullcontext(_held(adata)), wanted, gene_key, kind)
 
     @classmethod
     def _of(
@@ -65,24 +66,23 @@ class NewCells:
         opened: Callable[[], AbstractContextManager[Source]],
         wanted: str | None,
         gene_key: str | None,
-        preprocess: bool,
+        kind: counts.Kind,
     ) -> "NewCells":
         with opened() as source:
-            place = counts.find(source.matrices, wanted, preprocess)
+            place = counts.find(source.matrices, wanted, kind)
             var = source.raw_var if place == "raw/X" else source.var
-            named = var((gene_key, *genes.SYMBOL_COLUMNS, *genes.ID_COLUMNS))
+            named = var((gene_key, *COLUMNS))
             size = shape(source.matrices[place])
             check_sizes(place, size, len(source.obs(())), len(named))
-            return cls(opened, place, genes.GeneNames.from_var(named, gene_key), size[0], preprocess)
+            is_gene, others = genes_of(named)
+            what = f"{counts.told(source.matrices, place, kind)} from {place}"
+            names = genes.GeneNames.from_var(named[is_gene], gene_key)
+            return cls(opened, place, kind, is_gene, names, size[0], (what, others) if others else (what,))
 
     def blocks(self) -> Iterator[sparse.csr_matrix]:
         """Read the counts in blocks of cells; InputError for values that are not counts."""
         with self.opened() as source:
-            for block in blocks(source.matrices[self.place]):
-                if self.preprocess and (problem := counts.not_counts(block)):
-                    raise InputError(f"{self.place} holds {problem}; {counts.advice(source.matrices)}")
-                check_range(block.data, self.place)
-                yield block
+            yield from counts.read(source.matrices, self.place, self.kind, self.is_gene)
 
     def column(self, key: str, setting: str) -> pd.Series:
         """A column of ``obs``; InputError, with the nearest name, if there is none."""
@@ -127,11 +127,11 @@ def _held(adata: "AnnData") -> Source:
 
 
 def _columns(frame: pd.DataFrame, wanted: Iterable[str | None]) -> pd.DataFrame:
-    found = pd.DataFrame(index=frame.index)
+    found = pd.DataFrame(index=decoded(frame.index))
     for name in dict.fromkeys(name for name in wanted if name is not None):
         if name in frame:
-            found[name] = frame[name]
+            found[name] = decoded(frame[name]).array
         elif name == frame.index.name:
-            found[name] = frame.index
+            found[name] = found.index
     found.attrs["all"] = [str(name) for name in frame]
     return found

@@ -13,6 +13,7 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 
 import scfl_green
+from scfl_green.data.reading.counts import Kind
 from scfl_green.data.reading.genes import GeneNames, locate
 from scfl_green.energy.ledger import TEST
 from scfl_green.energy.meter import EnergyMeter
@@ -60,13 +61,12 @@ class Model:
         with ``copy``, annotates and returns a copy.
 
         ``options`` are those of ``Options``: prefix="scfl_", clusters=None, coverage=0.9, by_type=False, alpha=0.01,
-        counts=None, gene_key=None, min_gene_overlap=0.5, country="DEU". Counts are only read. InputError if the cells
-        cannot be annotated; then nothing is written.
+        counts=None, fractions=False, gene_key=None, min_gene_overlap=0.5, country="DEU". Counts are only read.
+        InputError if the cells cannot be annotated; then nothing is written.
         """
         chosen = Options(**options)
         with worded():
-            preprocess = self.trained.preparation.preprocess
-            cells = NewCells.of_adata(adata, chosen.counts, chosen.gene_key, preprocess)
+            cells = NewCells.of_adata(adata, chosen.counts, chosen.gene_key, self.kind(chosen))
             annotation = self.annotation(cells, chosen)
         adata = adata.copy() if copy else adata
         for name, column in annotation.columns().items():
@@ -74,6 +74,10 @@ class Model:
         adata.obsm[chosen.prefix + PROBABILITIES] = annotation.frame(adata.obs_names)
         adata.uns[chosen.prefix + ABOUT] = annotation.about
         return adata if copy else None
+
+    def kind(self, options: Options) -> Kind:
+        """The values that are expected of cells: as in training, or, if told so, fractions of counts too."""
+        return Kind(self.trained.preparation.preprocess, options.fractions)
 
     def annotation(
         self, cells: NewCells, options: Options, advance: Callable[[int], None] = lambda _: None
@@ -126,11 +130,11 @@ class Model:
     def _notes(self, cells: NewCells, about: dict[str, Any], n_empty: int) -> tuple[str, ...]:
         """What a user should know of this annotation, a line each."""
         missing, n_genes = about["genes_missing"], len(self.trained.preparation.genes)
-        notes = [f"{'counts' if cells.preprocess else 'features'} from {cells.place}"]
+        notes = [*cells.notes]
         lacking = f"; those missing count as zero, such as {', '.join(missing[:3])}" if len(missing) else ""
         notes.append(f"genes: {about['genes_found']:,} of the model's {n_genes:,} are in the file{lacking}")
         read, found = self.trained.n_genes_read, len(cells.genes.names)
-        if cells.preprocess and read is not None and found < MIN_GENES_READ * read:
+        if cells.kind.preprocess and read is not None and found < MIN_GENES_READ * read:
             notes.append(
                 f"the file has {found:,} genes, those of training had {read:,}: a cell's counts add up to less than in "
                 "training, and its features are higher; annotate cells before genes are selected"

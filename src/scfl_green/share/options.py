@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from scfl_green.data.reading.counts import OR_FEATURES
+from scfl_green.data.reading.counts import LOGGED
 from scfl_green.energy.country import carbon_intensity
 from scfl_green.errors import InputError
 
@@ -17,8 +17,9 @@ class Options:
     ``prefix`` begins the names of all that is written. ``clusters``: a column of ``obs``, of which the majorities are
     told. ``coverage``: the share of cells whose true type should be in their set; ``by_type``: this share of each type.
     ``alpha``: below which p-value a cell is too unlike the training cells to be given a type. ``counts`` and
-    ``gene_key``: where counts and gene names are, if they are not found. ``min_gene_overlap``: the share of the model's
-    genes that there must be. ``country``: whose electricity is used (ISO 3166 alpha-3).
+    ``gene_key``: where counts and gene names are, if they are not found. ``fractions``: counts need not be whole.
+    ``min_gene_overlap``: the share of the model's genes that there must be. ``country``: whose electricity is used (ISO
+    3166 alpha-3).
     """
 
     prefix: str = "scfl_"
@@ -27,6 +28,7 @@ class Options:
     by_type: bool = False
     alpha: float = 0.01
     counts: str | None = None
+    fractions: bool = False
     gene_key: str | None = None
     min_gene_overlap: float = 0.5
     country: str = "DEU"
@@ -52,5 +54,5 @@ def worded() -> Iterator[None]:
     try:
         yield
     except InputError as error:
-        text = str(error).replace(OR_FEATURES, "")
-        raise InputError(re.sub(r"\b(data|carbon)\.(?=counts|gene_key|min_gene_overlap|country)", "", text)) from None
+        text, of_data = str(error).replace(LOGGED, ""), "counts|fractions|gene_key|min_gene_overlap"
+        raise InputError(re.sub(rf"\b(data|carbon)\.(?={of_data}|country)", "", text)) from None

@@ -15,15 +15,16 @@ from scfl_green.data.features.datamodule import Batch, CellDataModule, Features
 from scfl_green.data.partition import Part, Split
 from scfl_green.energy.callback import MeasureEmissions
 from scfl_green.energy.flops import FlopsPerCell
-from scfl_green.energy.ledger import CHECKPOINT, FIT, TEST, VALIDATE, WARM_UP
+from scfl_green.energy.ledger import CALIBRATE, CHECKPOINT, FIT, TEST, VALIDATE, WARM_UP
 from scfl_green.energy.meter import EnergyMeter
 from scfl_green.errors import InputError
 from scfl_green.models.base import CellClassifier
 from scfl_green.models.prune import Weights, resize
+from scfl_green.models.scores import Scored
 from scfl_green.training.callbacks import ShortFit
 from scfl_green.training.fitting import Fit, Fitter, PlainFit
 from scfl_green.training.hooks import Hooks, State, Step
-from scfl_green.training.testing import Predicted, TestResult
+from scfl_green.training.testing import TestResult
 from scfl_green.training.trained_model import TrainedModel
 from scfl_green.training.trainer import ReusableTrainer
 
@@ -35,8 +36,11 @@ class Job:
     ``initial`` are the weights of ``start``, the model to start from, or else the ``untrained`` ones of ``model``.
     ``trainer`` makes the Trainer of all fits (a partial of ``pl.Trainer``), ``callbacks`` the callbacks of each, and
     ``fitter`` runs them. ``packed``: Lightning gets a whole epoch at a time, not a batch. ``hooks`` are called after
-    every epoch or round. ``saved`` holds the checkpoint of a killed run by part; ``save`` writes a new one. Equal seeds
-    give equal bits: each epoch is seeded from (seed, client, round, epoch), so the order of clients does not matter.
+    every epoch or round. ``saved`` holds the checkpoint of a killed run by part; ``save`` writes a new one. ``agreed``
+    is the hash of what the sites of a federation agreed on, ``network`` how they are reached (None: in this process).
+    Equal seeds give equal bits: each epoch is seeded from (seed, client, round, epoch), in whatever order.
+
+    The server of sites on other machines has a job without features, whose parts only count their cells.
     """
 
     model: CellClassifier
@@ -53,6 +57,8 @@ class Job:
     hooks: Hooks = field(default_factory=Hooks)
     saved: Mapping[str, State] = field(default_factory=dict)
     save: Callable[[dict[str, State]], None] = lambda _: None
+    agreed: str = ""
+    network: Any = None
     untrained: Weights = field(init=False)
     initial: Weights = field(init=False)
 
@@ -127,13 +133,18 @@ class Job:
 
     def test(self, parts: Sequence[Part], weights: Weights) -> TestResult:
         """Scores of ``weights`` on the test cells of these parts."""
-        return TestResult.of(self.predict(parts, weights))
+        return TestResult.of({part.name: self.tested(part, weights) for part in parts})
 
-    def predict(self, parts: Sequence[Part], weights: Weights) -> Predicted:
-        """What ``weights`` predict for the test cells of these parts."""
-        self.meter.entry(TEST).cells += sum(len(part.test) for part in parts)
+    def tested(self, part: Part, weights: Weights, temperature: float = 1.0) -> Scored:
+        """What the test cells of a part tell of ``weights``."""
+        self.meter.entry(TEST).cells += len(part.test)
         with self.meter.phase(TEST):
-            return {part.name: self.logits(part.test, weights) for part in parts}
+            return Scored.of(*self.logits(part.test, weights), temperature)
+
+    def validated(self, part: Part, weights: Weights) -> Scored:
+        """What its validation cells tell; not part of training."""
+        with self.meter.phase(CALIBRATE):
+            return Scored.of(*self.logits(part.validation, weights))
 
     def logits(self, rows: np.ndarray, weights: Weights) -> tuple[Tensor, Tensor]:
         """The logits of ``weights`` for these cells (cells x types, float32), and the cells' labels."""
@@ -160,12 +171,19 @@ class Job:
 
     def warm_up(self) -> None:
         """Train briefly and discard the result, so that the first fit does not pay the one-time costs of a process."""
+        if not self.has_cells:
+            return
         weights = self.weights()
         part = next(iter(self.split.clients.values()))
         one_batch = replace(part, train=part.train[: self.batch_size])
         with self.meter.phase(WARM_UP):
             self.fit(one_batch, weights, epochs=1, phase=WARM_UP)
         self.model.load_state_dict(weights)
+
+    @property
+    def has_cells(self) -> bool:
+        """Whether the cells are in this process."""
+        return len(self.features.labels) > 0
 
     @cached_property
     def reusable(self) -> ReusableTrainer:

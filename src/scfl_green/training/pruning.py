@@ -28,12 +28,15 @@ class Prune(Hook):
 
     def begin(self, job: "Job") -> None:
         self.model = job.model
+        name = type(self.model).__name__
         try:
-            self.model.hidden_units()
+            units = self.model.hidden_units()
         except NotImplementedError:
             raise InputError(
-                f"opt=prune needs to know the hidden units of {type(self.model).__name__}: define hidden_units() in it"
+                f"opt=prune needs to know the hidden units of {name}: define hidden_units() in it"
             ) from None
+        if not units:
+            raise InputError(f"opt=prune: {name} has no hidden units that can be removed: choose another opt")
 
     def after(self, step: Step) -> Weights | None:
         if step.number != self.after_step[step.unit]:

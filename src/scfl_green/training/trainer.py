@@ -6,6 +6,8 @@ from contextlib import contextmanager
 
 import pytorch_lightning as pl
 import torch
+from lightning_fabric.utilities.rank_zero import rank_zero_only
+from pytorch_lightning.plugins import environments
 from torch import Tensor
 
 from scfl_green.errors import InputError
@@ -13,6 +15,14 @@ from scfl_green.errors import InputError
 LOG = logging.getLogger(__name__)
 # Each would take longer than training on a small client.
 QUIET = dict.fromkeys(("logger", "enable_checkpointing", "enable_model_summary", "enable_progress_bar"), False)
+
+
+def stand_alone() -> None:
+    """Let Lightning take this process for the only one of its run, whatever SLURM, torchrun or MPI have told it: those
+    beside it are other runs. Else it would wait for them, stay silent, or go on from a checkpoint of SLURM's."""
+    rank_zero_only.rank = 0  # type: ignore[attr-defined]
+    for launcher in ("LSFEnvironment", "MPIEnvironment", "SLURMEnvironment", "TorchElasticEnvironment"):
+        setattr(getattr(environments, launcher), "detect", staticmethod(lambda: False))  # noqa: B010  # mypy minds
 
 
 def effective_precision(requested: str, device: str) -> str:
@@ -34,6 +44,7 @@ class ReusableTrainer:
     """Resets and returns the same Trainer for every fit: making a new one takes as long as some fits."""
 
     def __init__(self, make: Callable[..., pl.Trainer]) -> None:
+        stand_alone()
         self.trainer = make(**QUIET, num_sanity_val_steps=0)
 
     def __call__(self, *callbacks: pl.Callback, epochs: int = 1) -> pl.Trainer:

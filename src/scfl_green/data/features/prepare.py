@@ -13,6 +13,7 @@ from scfl_green.bounds import Count
 from scfl_green.data.features.asked import AskedSums
 from scfl_green.data.features.sums import BLOCK, GeneSums, normalise
 from scfl_green.data.reading.cells import Cells
+from scfl_green.data.wire import Arrays, Packed, packed_places, packed_text, unpacked_places, unpacked_text
 from scfl_green.errors import InputError
 
 CLIP = 10.0
@@ -84,8 +85,9 @@ class Preparation:
 
     @classmethod
     def learn(
-        cls, cells: Cells, sums: AskedSums, choose_genes: ChooseGenes, standardise: bool, preprocess: bool = True
+        cls, sums: AskedSums, choose_genes: ChooseGenes, standardise: bool, preprocess: bool = True
     ) -> "Preparation":
+        """Learn it from sums over training cells, from which alone it is known."""
         chosen = choose_genes(sums)
         logged = sums.logged_of(chosen)
         # Most informative first: the order in which scDLC reads genes.
@@ -94,12 +96,40 @@ class Preparation:
         mean, variance = (moment[order] for moment in logged.mean_and_variance())
         scale = np.sqrt(variance) if standardise else np.ones_like(variance)
         return cls(
-            genes=cells.genes[chosen],
-            symbols=cells.symbols[chosen],
+            genes=sums.agreement.genes[chosen],
+            symbols=sums.agreement.symbols[chosen],
             mean=mean.astype(np.float32),
             scale=np.where(scale > 0, scale, 1).astype(np.float32),
             preprocess=preprocess,
         )
+
+    def packed(self, genes: np.ndarray) -> Packed:
+        """What a site needs to apply it, given the ``genes`` that all agree on."""
+        names = {name: getattr(self, name).tolist() for name in ("genes", "symbols")}
+        places = packed_places(self.positions(genes))
+        about = packed_text(names | {"preprocess": self.preprocess})
+        moments = {name: getattr(self, name).astype("<f4").view(np.uint8) for name in ("mean", "scale")}
+        return {"about": about, "positions": places, **moments}
+
+    @classmethod
+    def unpacked(cls, question: Arrays, n_genes: int) -> tuple["Preparation", np.ndarray]:
+        """Undo ``packed`` at a site, where ``n_genes`` are agreed on: the preparation, and names of all these, which
+        are numbers where it does not use a gene; ValueError for anything else."""
+        about, (mean, scale) = (
+            unpacked_text(question["about"]),
+            (question[name].view("<f4") for name in ("mean", "scale")),
+        )
+        names, symbols = (np.array([*map(str, about[name])], dtype=object) for name in ("genes", "symbols"))
+        places = unpacked_places(question["positions"], len(names))
+        same = len(names) == len(symbols) == len(set(names)) == len(set(places)) > 0
+        if not same or any(moment.shape != names.shape for moment in (mean, scale)):
+            raise ValueError("a preparation of another form")
+        finite = np.isfinite([mean, scale]).all() and (scale > 0).all()
+        if not finite or not 0 <= places.min() <= places.max() < n_genes:
+            raise ValueError("a preparation of genes that are not there, or by no finite number")
+        every = np.array([f" {number}" for number in range(n_genes)], dtype=object)  # no name begins with a space
+        every[places] = names
+        return cls(names, symbols, mean, scale, bool(about["preprocess"])), every
 
     def positions(self, genes: np.ndarray) -> np.ndarray:
         """Positions of the chosen genes in a dataset's ``genes``; InputError if one is missing."""

@@ -9,10 +9,12 @@ import numpy as np
 from scipy import sparse
 
 from scfl_green.data.reading.cells import Cells
+from scfl_green.data.wire import Arrays, Packed
 
-Packed = dict[str, np.ndarray]
 Values = Callable[[sparse.csr_matrix], sparse.csr_matrix]
 ALL_GENES = slice(None)
+# Kinds of sums: of the normalised counts over all cells, and of log(1 + x) of these by cell type.
+LINEAR, LOGGED = "linear", "logged"
 
 TARGET_SUM = 1e4
 # Cells whose values are held in float64 at once.
@@ -108,7 +110,7 @@ class GeneSums:
         return {name: _deflated(array if name == "n" else _carried(array)) for name, array in arrays.items()}
 
     @classmethod
-    def unpacked(cls, packed: Packed, n_genes: int) -> "GeneSums":
+    def unpacked(cls, packed: Arrays, n_genes: int) -> "GeneSums":
         """Undo ``packed``; ValueError or zlib.error for bytes that hold anything but the sums of ``n_genes``."""
         n = _inflated(packed["n"], (-1,), MOST_GROUPS)
         shapes = {"values": (2, len(n), n_genes), "squares": (2, n_genes)}

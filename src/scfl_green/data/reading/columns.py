@@ -4,10 +4,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from scfl_green.data.reading.preflight import column_names, no_column, opened, text
+import h5py
+
+from scfl_green.data.reading.preflight import column_names, index_name, no_column, opened
 
 # Settings that name a column, and where it may be.
 PLACES = {"label_key": ("obs",), "client_key": ("obs",), "donor_key": ("obs",), "gene_key": ("var", "raw/var")}
+
+
+def first_of(table: h5py.Group, names: str | Sequence[str]) -> str:
+    """The first of the names that is a column of the table, or if none is, the first of all."""
+    every = [names] if isinstance(names, str) else list(names)
+    return next((name for name in every if name in (*column_names(table), index_name(table))), every[0])
 
 
 def check_columns(paths: Sequence[Path], settings: Mapping[str, Any]) -> None:
@@ -20,5 +28,6 @@ def check_columns(paths: Sequence[Path], settings: Mapping[str, Any]) -> None:
                     continue
                 tables = [file[place] for place in places if place in file]
                 every = [column for table in tables for column in column_names(table)]
-                if settings[name] not in (*every, *(text(table.attrs["_index"]) for table in tables)):
-                    raise no_column(f"data.{name}", settings[name], places[0], every)
+                wanted = [settings[name]] if isinstance(settings[name], str) else settings[name]
+                if not {*wanted} & {*every, *(index_name(table) for table in tables)}:
+                    raise no_column(f"data.{name}", ",".join(wanted), places[0], every)

@@ -3,19 +3,18 @@
 import re
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 
+from scfl_green.data.reading.naming import BLANK, check_dropped, nearly_alike, without_type
 from scfl_green.data.reading.preflight import no_column
 from scfl_green.errors import InputError, listed
 
 # More are clones or barcodes; scores need memory for types^2 values.
 MOST_TYPES = 500
 ONTOLOGY_ID = re.compile(r"CL:\d{7}")
-# How programs write a missing value.
-BLANK = ("", "nan", "none", "null", "na", "n/a", "<na>")
 
 
 def column(obs: pd.DataFrame, key: str, setting: str) -> np.ndarray:
@@ -45,12 +44,26 @@ def clean_labels(obs: pd.DataFrame, key: str, drop_unlabelled: bool) -> tuple[np
     return np.where(missing, "", values).astype(object), note
 
 
-def one_registry(labels: list[np.ndarray], least: int | None) -> tuple[tuple[str, ...], list[np.ndarray], list[str]]:
-    """Merge the cell types of all files, leaving out those with fewer than ``least`` cells: sorted types, kept
-    cells (boolean) by file, and notes. InputError if the types cannot be classified."""
-    counted = Counter(name for names in labels for name in names.tolist() if name)
+def one_registry(
+    told: Iterable[Mapping[str, int | None]], least: int | None, drop: Iterable[str] = ()
+) -> tuple[tuple[str, ...], list[str]]:
+    """Merge the cell types of all sites, given each one's cells by type (None: a number that it does not tell, which
+    counts as one cell), leaving out those to ``drop`` and those with fewer than ``least`` cells: sorted types, and
+    notes. InputError for types to drop that nobody has."""
+    counted = Counter[str]()
+    for types_of_site in told:
+        counted.update({name: n or 1 for name, n in types_of_site.items()})
+    check_dropped(drop, counted)
+    dropped = sum(counted.pop(name) for name in set(drop))
     rare = {name for name, n in counted.items() if n < (least or 1)}
     types = tuple(sorted(counted.keys() - rare))
+    notes = [f"{dropped} cells of {listed(sorted(set(drop)))} are left out"] if dropped else []
+    notes += [f"{len(rare)} cell types with fewer than {least} cells are left out"] if rare else []
+    return types, [*notes, *without_type({name: counted[name] for name in types}), *nearly_alike(types)]
+
+
+def check_types(types: Sequence[str], told: Sequence[Mapping[str, int | None]]) -> None:
+    """InputError if the types, of which sites have told these numbers of cells, cannot be classified."""
     if len(types) < 2:
         raise InputError(
             f"data.label_key: cell types found: {listed(types)}; a classifier needs at least two: choose another "
@@ -62,13 +75,12 @@ def one_registry(labels: list[np.ndarray], least: int | None) -> tuple[tuple[str
             "cell types are expected: choose another column, or leave rare ones out with data.min_cells_per_type"
         )
     check_spelling(types, "data.label_key")
-    if single := [name for name in types if counted[name] == 1]:
+    numbers = {name: [n for of_site in told if (n := of_site.get(name, 0)) != 0] for name in types}
+    if single := [name for name, found in numbers.items() if found == [1]]:
         raise InputError(
             f"{len(single)} cell types have a single cell, such as {single[0]!r}, which cannot be both trained and "
             "tested on; leave rare types out with data.min_cells_per_type=10"
         )
-    notes = [f"{len(rare)} cell types with fewer than {least} cells are left out"] if rare else []
-    return types, [np.isin(names, types) for names in labels], notes
 
 
 def ontology_ids(obs: pd.DataFrame, key: str, labels: np.ndarray) -> dict[str, set[str]]:
@@ -87,7 +99,7 @@ def ontology_column(key: str) -> str:
 
 
 def one_id_each(
-    types: tuple[str, ...], files: Iterable[dict[str, set[str]]]
+    types: tuple[str, ...], files: Sequence[Mapping[str, set[str]]]
 ) -> tuple[tuple[str | None, ...], list[str]]:
     """The Cell Ontology id of each type, None where files have none or several, and a note on the latter."""
     ids = [set().union(*(found.get(name, set()) for found in files)) for name in types]

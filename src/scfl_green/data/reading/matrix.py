@@ -7,7 +7,7 @@ import h5py
 import numpy as np
 from scipy import sparse
 
-from scfl_green.data.reading.preflight import text
+from scfl_green.data.reading.text import text
 from scfl_green.errors import InputError
 
 BLOCK = 4096
@@ -37,15 +37,16 @@ def stored(element: h5py.Group | h5py.Dataset) -> int:
     return sum(int(np.count_nonzero(element[rows])) for rows in _dense_rows(element))
 
 
-def blocks(element: Matrix) -> Iterator[sparse.csr_matrix]:
-    """Read the matrix in blocks of cells (CSR, float32, sorted, without stored zeros), whatever its encoding."""
+def blocks(element: Matrix, columns: np.ndarray | None = None) -> Iterator[sparse.csr_matrix]:
+    """Read the matrix, or some of its ``columns`` (boolean), in blocks of cells (CSR, float32, sorted, without stored
+    zeros), whatever its encoding."""
     shape(element)
     for block in _reader(element)(element):
         block.sort_indices()
         if _has_duplicates(block):
             raise InputError(f"{_name(element)} has two values for the same cell and gene; run sum_duplicates()")
         block.eliminate_zeros()
-        yield block
+        yield block if columns is None or columns.all() else block[:, columns]
 
 
 def _reader(element: Matrix) -> Callable[[Any], Iterator[sparse.csr_matrix]]:

@@ -1,4 +1,4 @@
-"""A federation simulated in this process."""
+"""A federation, however its sites are reached."""
 
 import logging
 from collections.abc import Iterable, Sequence
@@ -13,13 +13,14 @@ from pydantic import NonNegativeInt
 from scfl_green.bounds import Count, Positive
 from scfl_green.data.partition import Part
 from scfl_green.errors import InputError, listed
-from scfl_green.federated.apps import PART, client_app, server_app
+from scfl_green.federated.apps import PART, server_app
 from scfl_green.federated.carbon_aware import CarbonAware
 from scfl_green.federated.codec import Codec
-from scfl_green.federated.grid import LocalGrid
+from scfl_green.federated.grid import SitesGrid
+from scfl_green.federated.network import network_of
 from scfl_green.federated.once import name_of
+from scfl_green.federated.site import sites_of
 from scfl_green.federated.strategy import CheckedStrategy
-from scfl_green.federated.workers import WorkersGrid
 from scfl_green.models.prune import Weights
 from scfl_green.training.hooks import Hook, PartialStep
 from scfl_green.training.job import Job
@@ -83,23 +84,22 @@ def check_sizes(clients: Iterable[Part], min_cells: int) -> None:
         )
 
 
-def _grid(job: Job, parts: Sequence[Part], federation: Federation) -> LocalGrid:
+def _grid(job: Job, parts: Sequence[Part], federation: Federation) -> SitesGrid:
     """The grid of these clients, as a killed run left them."""
 
     def trained(number: int, done: int, of: int) -> None:
         job.hooks.within(PartialStep("round", number, federation.rounds, done, of, "clients"))
 
-    setup = client_app(job, parts, federation.codec), [part.name for part in parts], job.meter
-    n_workers = federation.parallel_clients
-    grid = LocalGrid(*setup, trained) if n_workers == 1 else WorkersGrid(*setup, n_workers, trained)
+    sites = sites_of(job, parts, federation.codec)
+    grid = network_of(job).grid(sites, job.meter, n_workers=federation.parallel_clients, trained=trained)
     if state := job.saved.get(PART):
         weights = [ArrayRecord(of) for of in (state["weights"], *state["grid"]["arrays"].values())]
         grid.load_state_dict(state["grid"]["sites"], {name_of(of): of for of in weights})
     return grid
 
 
-def simulate(job: Job, parts: Sequence[Part], federation: Federation) -> Federated:
-    """Run a federation whose clients are ``parts``, without daemons or start-up time."""
+def federate(job: Job, parts: Sequence[Part], federation: Federation) -> Federated:
+    """Run a federation whose clients are ``parts``, by the network of the job."""
     check_sizes(parts, federation.min_cells)
     federation.check(len(parts), job.hooks)
     # Flower's log would break the progress bar; the metrics contain the same.
@@ -113,6 +113,8 @@ def simulate(job: Job, parts: Sequence[Part], federation: Federation) -> Federat
         min_clients=federation.min_clients,
         timeout_seconds=federation.timeout_seconds,
         seed=job.seed,
+        cells={number: float(len(part.train)) for number, part in enumerate(parts, start=1)},
+        validation_cells={number: float(len(part.validation)) for number, part in enumerate(parts, start=1)},
     )
     server = server_app(job, strategy, federation.rounds, federation.local_epochs, federation.codec)
     context = Context(run_id=0, node_id=0, node_config={}, state=RecordDict(), run_config={})

@@ -1,0 +1,96 @@
+"""What is known of a file before its counts are read: cells, types, clients and genes."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+from pydantic import Field
+
+from scfl_green.bounds import Count
+from scfl_green.data.agreement import Told
+from scfl_green.data.reading import counts
+from scfl_green.data.reading.columns import first_of
+from scfl_green.data.reading.counts import Kind
+from scfl_green.data.reading.genes import GeneNames
+from scfl_green.data.reading.labels import clean_labels, column, ontology_column, ontology_ids
+from scfl_green.data.reading.matrix import shape
+from scfl_green.data.reading.measured import COLUMNS, genes_of
+from scfl_green.data.reading.preflight import opened, table
+from scfl_green.data.reading.quality import check_sizes
+from scfl_green.errors import InputError
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How files are read: the columns of ``obs`` with cell types (of several, the first there is), clients (None: one
+    client) and donors (None: the clients are donors); see configs/data/h5ad.yaml for the rest."""
+
+    label_key: str | Sequence[str]
+    client_key: str | None = None
+    donor_key: str | None = None
+    gene_key: str | None = None
+    counts: str | None = None
+    preprocess: bool = True
+    fractions: bool = False
+    min_cells_per_type: Count | None = None
+    min_gene_overlap: Annotated[float, Field(ge=0, le=1)] = 0.5
+    drop_unlabelled: bool = False
+    drop_types: Sequence[str] = ()
+    keep_empty: bool = False
+
+    @property
+    def kind(self) -> Kind:
+        """The values that are expected."""
+        return Kind(self.preprocess, self.fractions)
+
+
+@dataclass(frozen=True)
+class File:
+    """Metadata of a file, read before its counts; ``labels`` are cell type names, "" for a cell to leave out."""
+
+    path: Path
+    place: str
+    name: str
+    labels: np.ndarray
+    clients: np.ndarray
+    donors: np.ndarray
+    cells: np.ndarray
+    is_gene: np.ndarray
+    genes: GeneNames
+    notes: tuple[str, ...]
+    type_ids: dict[str, set[str]]
+
+    def told(self) -> Told:
+        """What the file has, before it is known which of it is used."""
+        return Told(self.genes, Counter(name for name in self.labels.tolist() if name), self.type_ids)
+
+    @classmethod
+    def read(cls, path: Path, reading: Reading, alone: bool) -> "File":
+        with opened(path) as file:
+            place = counts.find(file, reading.counts, reading.kind)
+            key = first_of(file["obs"], reading.label_key)
+            obs = table(file["obs"], (key, ontology_column(key), reading.client_key, reading.donor_key))
+            var = table(file["raw/var" if place == "raw/X" else "var"], (reading.gene_key, *COLUMNS))
+            n_cells, n_genes = shape(file[place])
+            check_sizes(place, (n_cells, n_genes), len(obs), len(var))
+            is_gene, others = genes_of(var)
+            labels, unlabelled = clean_labels(obs, key, reading.drop_unlabelled)
+            type_ids = ontology_ids(obs, key, labels)
+            clients = np.full(n_cells, "all" if alone else path.stem, dtype=object)
+            if alone and reading.client_key is not None:
+                clients = column(obs, reading.client_key, "data.client_key")
+                if len(set(clients)) == 1:
+                    raise InputError(
+                        f"data.client_key={reading.client_key}: all cells belong to {clients[0]!r}; name a column with "
+                        "several clients, or simulate clients with split=iid data.client_key=null"
+                    )
+            donors = clients if reading.donor_key is None else column(obs, reading.donor_key, "data.donor_key")
+            if not alone:  # donor 1 of one site is not donor 1 of another
+                donors = clients + "/" + donors if reading.donor_key is not None else clients
+            names = GeneNames.from_var(var[is_gene], reading.gene_key)
+        cells = obs.index.astype(str).to_numpy()
+        notes = tuple(f"{path.stem}: {note}" for note in (unlabelled, others) if note)
+        return cls(path, place, path.stem, labels, clients, donors, cells, is_gene, names, notes, type_ids)
