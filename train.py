@@ -2,7 +2,8 @@
 
 import sys
 
-from scfl_green.cli import main
+from scfl_green.cli import in_utf8, main
 
 if __name__ == "__main__":
+    in_utf8()
     main(["train", *sys.argv[1:]])
