@@ -9,6 +9,7 @@ from hydra.errors import HydraException
 # Settings that hold names: a donor 10_1 is not the number 101.
 LISTS = ("split.test", "split.newcomers", "data.drop_types", "data.label_key", "data.path")
 NAME = "finetuning.client"
+IN_BRACKETS = re.compile(r"\[([^\]\[]*)\]")
 # Needs no quotes.
 PLAIN = re.compile(r"(?!(true|false|null|nan|inf)$)[a-z_/.][\w./*?+: -]*", re.I | re.A)
 NUMBER = re.compile(r"[\d_.e+-]*\d[\d_.e+-]*", re.I)
@@ -21,7 +22,7 @@ def quoted(argument: str) -> str:
     if not equals or key.startswith("-") or re.search("[\"']|\\$\\{", value):
         return _one_value(argument)
     if key in LISTS and value.startswith("["):
-        return _if_parsed(f"{key}={re.sub(r'[[]([^][]*)[]]', lambda names: _list(names[1]), value)}", argument)
+        return _if_parsed(f"{key}={IN_BRACKETS.sub(lambda names: _list(names[1]), value)}", argument)
     if key == NAME:
         return f"{key}={','.join(_in_quotes(name) if NUMBER.fullmatch(name) else name for name in value.split(','))}"
     return _one_value(argument)
