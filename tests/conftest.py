@@ -1,7 +1,6 @@
 """Shared by the tests: small real data, whole runs in a folder of their own, no account and no network."""
 
 import os
-import subprocess
 import sys
 import tempfile
 from dataclasses import replace
@@ -73,12 +72,6 @@ def compose_config(folder: Path, *overrides: str) -> DictConfig:
     with open_dict(cfg):
         del cfg["hydra"]
     return cfg
-
-
-def start_program(folder: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
-    """``python train.py OVERRIDES`` as a process of its own, in ``folder``."""
-    command = [sys.executable, str(ROOT / "train.py"), *overrides]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=600)
 
 
 @pytest.fixture(scope="session")

@@ -23,7 +23,6 @@ from scfl_green.data.reading.cells import Cells
 from scfl_green.data.seen import Seen
 from scfl_green.energy.meter import EnergyMeter
 from scfl_green.federated.federation import Federated, Federation
-from scfl_green.federated.federation import federate as run_federation
 from scfl_green.models.actinn import ACTINN
 from scfl_green.models.base import CellClassifier
 from scfl_green.models.prune import Weights
@@ -110,7 +109,7 @@ def simulated(
 ) -> Federated:
     """The federation of all clients of a job."""
     federation = Federation(strategy or FedAvg(**ONE), rounds, local_epochs, **how)
-    return run_federation(job, list(job.split.clients.values()), federation)
+    return federation.train(job, list(job.split.clients.values()))
 
 
 def federate(job: Job, strategy: Strategy | None = None, rounds: int = 2, local_epochs: int = 1) -> Weights:

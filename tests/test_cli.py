@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from conftest import ROOT, start_program
+from conftest import ROOT
+from program import scfl_green, start_program
 
 QUICK = ["regime=central", "trainer.max_epochs=1", "data.n_genes=50", "logger=none", "trainer=cpu"]
 SWEEPER = ["hydra/sweeper=adaptive_seeds", "seeds=2", "max_seeds=2"]
-MODULE = [sys.executable, "-m", "scfl_green"]
 
 
 def done(*command: str | Path, cwd: Path, **more: dict[str, str]) -> subprocess.CompletedProcess[str]:
@@ -21,7 +21,7 @@ def done(*command: str | Path, cwd: Path, **more: dict[str, str]) -> subprocess.
 
 @pytest.mark.parametrize("words", [["--help"], ["--cfg", "job", "model=scsmd"], ["model=none"], ["-m", "x=1"], []])
 def test_train_py_is_the_verb_train_word_for_word(tmp_path: Path, words: list[str]) -> None:
-    short, long = start_program(tmp_path, *words, *QUICK), done(*MODULE, "train", *words, *QUICK, cwd=tmp_path)
+    short, long = start_program(tmp_path, *words, *QUICK), scfl_green("train", *words, *QUICK, folder=tmp_path)
     assert (short.returncode, short.stderr) == (long.returncode, long.stderr)
     if words:
         assert short.stdout == long.stdout
@@ -36,14 +36,14 @@ def test_train_py_is_the_verb_train_word_for_word(tmp_path: Path, words: list[st
 
 
 def test_the_program_tells_of_its_verbs(tmp_path: Path) -> None:
-    told = done(*MODULE, "--help", cwd=tmp_path).stdout
+    told = scfl_green("--help", folder=tmp_path).stdout
     assert all(f"    {verb} " in told for verb in ("train", "report", "leakage", "collect"))
-    assert "train is powered by Hydra" in done(*MODULE, "train", "--help", cwd=tmp_path).stdout
+    assert "train is powered by Hydra" in scfl_green("train", "--help", folder=tmp_path).stdout
 
 
 @pytest.mark.parametrize("words", [[], ["nothing"], ["report"], ["report", "."], ["leakage", "."], ["collect"]])
 def test_a_wrong_word_ends_in_one_line(tmp_path: Path, words: list[str]) -> None:
-    ended = done(*MODULE, *words, cwd=tmp_path)
+    ended = scfl_green(*words, folder=tmp_path)
     assert (ended.returncode, ended.stdout) == (1, "")
     assert ended.stderr.startswith("error: ")
     assert ended.stderr.count("\n") == 1

@@ -1,8 +1,6 @@
 """What the weights tell of the cells that they were trained on, from runs as they are left on disk."""
 
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import anndata as ad
@@ -14,6 +12,7 @@ from scipy import stats
 from sklearn.metrics import roc_auc_score, roc_curve
 
 from conftest import CONFIGS, ROOT, compose_config
+from program import scfl_green
 from scfl_green.analysis.leakage import compared, privacy
 from scfl_green.analysis.report import report
 from scfl_green.analysis.score import auc, tpr_at_fpr
@@ -131,8 +130,7 @@ def test_a_fine_tuned_model_has_seen_the_newcomer_too(tmp_path: Path) -> None:
     cfg = OmegaConf.load(folder / ".hydra/config.yaml")
     cfg.weights = "${federated_run:}"
     OmegaConf.save(cfg, folder / ".hydra/config.yaml")
-    command = [sys.executable, "-m", "scfl_green", "leakage", str(folder), str(tmp_path)]
-    ended = subprocess.run(command, capture_output=True, text=True)
+    ended = scfl_green("leakage", folder, tmp_path)
     after = pd.read_csv(folder / "privacy.csv")
     assert list(after["client"]) == [*before["client"][:-1], "Tritschler et al. 2022", "all"]
     # A folder of a stranger names code of its own.
@@ -147,13 +145,13 @@ def test_a_fine_tuned_model_has_seen_the_newcomer_too(tmp_path: Path) -> None:
 
 
 def test_test_cells_of_other_donors_are_no_non_members(tmp_path: Path) -> None:
-    folder = finished(tmp_path / "a", "split.test=donors", *QUICK)
+    folder = finished(tmp_path / "a", "split.test=donors", "end=last", *QUICK)
     reopened = reopen(folder)
     assert all(
         np.array_equal(others, reopened.dataset.split.clients[name].validation)
         for name, (_, others) in compared(reopened).items()
     )
-    chosen_by = finished(tmp_path / "b", "split.test=donors", "regime=central", "callbacks=best_weights", *QUICK)
+    chosen_by = finished(tmp_path / "b", "split.test=donors", "regime=central", *QUICK)
     with pytest.raises(InputError, match="validation cells were used to choose weights"):
         privacy(chosen_by)
     without = finished(tmp_path / "c", "split.test=[Muraro et al. 2016]", "split.validation=0", *QUICK)

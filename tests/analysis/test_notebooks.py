@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from conftest import ROOT, start_program
+from conftest import ROOT
+from program import start_program
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 

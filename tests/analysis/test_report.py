@@ -2,15 +2,13 @@
 
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from conftest import start_program
+from program import scfl_green, start_program
 from scfl_green.analysis import published, tables
 from scfl_green.analysis.report import report
 from scfl_green.analysis.results import read_results
@@ -74,12 +72,11 @@ def test_elsewhere_the_same_runs_emit_what_electricity_there_does(sweep: tuple[P
     here, there = (read_results(sweep[0], intensity) for intensity in (None, 0.05))
     np.testing.assert_allclose(there["emissions_g"], here["emissions_g"] * 0.05 / 0.38095)
     np.testing.assert_allclose(there["energy_wh"], here["energy_wh"])
-    command = [sys.executable, "-m", "scfl_green", "report", str(sweep[0]), "--country", "FRA"]
-    ended = subprocess.run(command, capture_output=True, text=True)
+    ended = scfl_green("report", sweep[0], "--country", "FRA")
     assert ended.returncode == 0, ended.stderr
     assert "emissions as in FRA, all sites and the server there" in (sweep[0] / "report.html").read_text()
     for arguments in ([str(tmp_path)], [str(sweep[0]), "--country=XYZ"], [], [str(sweep[0]), "FRA"]):
-        ended = subprocess.run([*command[:4], *arguments], capture_output=True, text=True)
+        ended = scfl_green("report", *arguments)
         assert ended.returncode != 0
         assert ended.stderr.startswith("error: ")
         assert len(ended.stderr.splitlines()) == 1

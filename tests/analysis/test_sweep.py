@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from conftest import start_program
+from program import start_program
 from scfl_green.runs.names import sweep_name
 from wandb_file import configs
 

@@ -12,7 +12,8 @@ import pytest
 from hydra.utils import instantiate
 from scipy import sparse
 
-from conftest import compose_config, start_program
+from conftest import compose_config
+from program import start_program
 from scfl_green.data.reading.cells import Cells
 from scfl_green.data.reading.file import Reading
 from scfl_green.errors import InputError

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from flwr.serverapp.strategy import FedAvg
+from pytorch_lightning.callbacks import EarlyStopping
 from pytorch_lightning.loggers.logger import DummyLogger
 
 from jobs import ONE, make_job, simulated, split_of, trained
@@ -23,7 +24,6 @@ from scfl_green.runs.fine_tuning import finetune
 from scfl_green.runs.regimes import central
 from scfl_green.runs.tracking import Tracker
 from scfl_green.training.budget import CarbonBudget
-from scfl_green.training.callbacks import BestWeights
 from scfl_green.training.checkpoint import Checkpoint
 from scfl_green.training.hooks import Hook, Step
 from scfl_green.training.job import Job
@@ -114,7 +114,8 @@ def test_validation_counts_where_something_uses_it(
 
 
 def test_validation_that_a_callback_monitors_is_used(few: Cells, meter: EnergyMeter) -> None:
-    central(make_job(few, meter, callbacks=lambda: [BestWeights()], model=SlowValidation), epochs=2)
+    early = partial(EarlyStopping, "validation/loss")
+    central(make_job(few, meter, callbacks=lambda: [early()], model=SlowValidation), epochs=2)
     meter.read()
     assert meter.total("fit").cpu_seconds > 0.6
     assert meter.total("validate").cpu_seconds < 0.1

@@ -20,8 +20,8 @@ from scfl_green.data.seen import Seen
 from scfl_green.energy.ledger import CALIBRATE
 from scfl_green.energy.meter import EnergyMeter
 from scfl_green.errors import InputError
+from scfl_green.federated.about import about_weights
 from scfl_green.federated.federation import Federation
-from scfl_green.federated.network import about_weights
 from scfl_green.models.calibration import BINS, Calibration
 from scfl_green.models.prune import Weights
 from scfl_green.runs.each_site import local

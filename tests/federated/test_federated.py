@@ -20,7 +20,6 @@ from scfl_green.energy.meter import EnergyMeter
 from scfl_green.errors import InputError
 from scfl_green.federated.apps import client_app, server_app
 from scfl_green.federated.federation import Federation
-from scfl_green.federated.federation import federate as run_federation
 from scfl_green.federated.grid import LocalGrid
 from scfl_green.federated.messages import packed
 from scfl_green.federated.strategy import CheckedStrategy
@@ -73,7 +72,7 @@ def test_equal_clients_average_to_what_one_of_them_learns(few: Cells, meter: Ene
     # The same cells in the same order under four names: a client's shuffling is seeded by its name.
     app_parts = [replace(part, name="a")] * 4
     job = make_job(few, meter, Split({"a": app_parts[0]}, {}))
-    together = run_federation(job, app_parts, Federation(FedAvg(**ONE), 2, 1)).weights
+    together = Federation(FedAvg(**ONE), 2, 1).train(job, app_parts).weights
     for name in alone:
         torch.testing.assert_close(together[name], alone[name], rtol=1e-6, atol=1e-7)
 

@@ -11,7 +11,8 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from conftest import CHOICES, CONFIGS, NEEDS, compose_config, start_program
+from conftest import CHOICES, CONFIGS, NEEDS, compose_config
+from program import start_program
 from scfl_green.errors import InputError
 from scfl_green.models.base import CellClassifier
 from scfl_green.runs import settings

@@ -9,8 +9,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from conftest import PLUGINS, lacks, start_program
+from conftest import PLUGINS, lacks
 from hydra_plugins.in_order import InOrder, Job
+from program import start_program
 from scfl_green.analysis.ends import Ends
 from scfl_green.analysis.sweep import Sweep
 

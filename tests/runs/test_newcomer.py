@@ -13,7 +13,8 @@ import pandas as pd
 import pytest
 from omegaconf import DictConfig, OmegaConf
 
-from conftest import compose_config, start_program
+from conftest import compose_config
+from program import start_program
 from scfl_green.analysis.report import report
 from scfl_green.data.features.prepare import Preparation
 from scfl_green.data.reading.cells import Cells
@@ -146,7 +147,7 @@ def test_a_curve_changes_nothing_but_the_curve(place: Path, tmp_path: Path) -> N
     "chosen",
     [
         "finetuning.patience=1",
-        pytest.param("callbacks=best_weights", marks=pytest.mark.slow),
+        pytest.param("end=best", marks=pytest.mark.slow),
         pytest.param("callbacks=carbon_budget", marks=pytest.mark.slow),
     ],
 )

@@ -12,7 +12,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from conftest import ROOT, compose_config, start_program
+from conftest import ROOT, compose_config
+from program import start_program
 from scfl_green.analysis.collect import collect
 from scfl_green.data.sources import local as sources
 from scfl_green.errors import InputError

@@ -6,7 +6,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from conftest import PLUGINS, lacks, start_program
+from conftest import PLUGINS, lacks
+from program import start_program
 
 QUICK = ["experiment=search", "regime=central", "trainer.max_epochs=1", "data.n_genes=50", "logger=none", "trainer=cpu"]
 

@@ -15,14 +15,15 @@ from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 from omegaconf import OmegaConf
 
-from conftest import ROOT, compose_config, start_program
+from conftest import ROOT, compose_config
 from jobs import federate, make_job
+from program import start_program
 from scfl_green.data.reading.cells import Cells
 from scfl_green.data.reading.file import Reading
 from scfl_green.energy.meter import EnergyMeter
 from scfl_green.errors import InputError
+from scfl_green.federated.about import about_weights
 from scfl_green.federated.grid import LocalGrid
-from scfl_green.federated.network import about_weights
 from scfl_green.security.confidential import public, refuse_secret, refuse_secret_arguments, refuse_secrets, shown
 from scfl_green.training.calibrate import calibrate
 from wandb_file import configs, records

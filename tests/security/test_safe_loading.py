@@ -14,7 +14,8 @@ import yaml
 from omegaconf import OmegaConf
 from safetensors.torch import load_file, save_file
 
-from conftest import CHOICES, CONFIGS, NEEDS, ROOT, compose_config, start_program
+from conftest import CHOICES, CONFIGS, NEEDS, ROOT, compose_config
+from program import start_program
 from scfl_green.data.sources.local import fetched
 from scfl_green.errors import InputError
 from scfl_green.runs.reopen import reopen

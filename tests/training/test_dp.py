@@ -17,8 +17,9 @@ from omegaconf import OmegaConf
 from safetensors.torch import load, save
 from torch import nn
 
-from conftest import CONFIGS, compose_config, start_program
+from conftest import CONFIGS, compose_config
 from jobs import Recorder, make_job, simulated, split_of, trained
+from program import start_program
 from scfl_green.data.partition import POOLED, Part
 from scfl_green.data.reading.cells import Cells
 from scfl_green.energy.meter import EnergyMeter

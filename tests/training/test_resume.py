@@ -21,8 +21,9 @@ import pytest
 import torch
 from flwr.serverapp.strategy import FedAdam, FedAvg, FedAvgM, FedYogi, Strategy
 
-from conftest import ROOT, compose_config, start_program
+from conftest import ROOT, compose_config
 from jobs import ADAM, ONE, federate, in_child, make_job, trained
+from program import start_program
 from scfl_green.data.reading.cells import Cells
 from scfl_green.energy.intensity import Intensity
 from scfl_green.energy.meter import EnergyMeter
@@ -38,8 +39,8 @@ from scfl_green.runs.newcomer import FineTuning
 from scfl_green.runs.regimes import Outcome, central, federated
 from scfl_green.runs.run import run
 from scfl_green.training.budget import CarbonBudget
-from scfl_green.training.callbacks import BestWeights
 from scfl_green.training.checkpoint import Checkpoint
+from scfl_green.training.ending import BestEnd
 from scfl_green.training.hooks import Hook, Hooks, State, Step
 from scfl_green.training.job import Job
 from scfl_green.training.pruning import Prune
@@ -310,14 +311,14 @@ HALF = {"hooks": {"prune": Prune(0.5, after_round=2, after_epoch=2)}}
 REGIMES: dict[str, tuple[Callable[[Job], Outcome], Callable[[], dict[str, Any]]]] = {
     "central": (partial(central, epochs=EPOCHS), dict),
     "central, pruned": (partial(central, epochs=EPOCHS), lambda: HALF),
-    "central, best weights": (partial(central, epochs=EPOCHS), lambda: {"callbacks": lambda: [BestWeights()]}),
+    "central, best weights": (partial(central, epochs=EPOCHS), lambda: {"hooks": {"end": BestEnd()}}),
     "each site alone, pruned": (partial(local, epochs=2), lambda: {"hooks": {"prune": Prune(0.5, 1, after_epoch=1)}}),
     "fine-tuned": (partial(finetune, epochs=EPOCHS, finetuning=FineTuning(patience=2, curve=True)), dict),
     "fine-tuned, stopped early": (partial(finetune, epochs=12, finetuning=FineTuning(patience=2)), dict),
     "federated, pruned": (partial(federated, federation=Federation(FedAvg(**ONE), EPOCHS, 1)), lambda: HALF),
     "federated, within a budget": (
         partial(federated, federation=Federation(FedAvg(**ONE), EPOCHS, 1)),
-        lambda: {"hooks": {"budget": CarbonBudget(grams=1e9, window=1)}},
+        lambda: {"hooks": {"budget": CarbonBudget(grams=1e9, window=1), "end": BestEnd()}},
     ),
 }
 

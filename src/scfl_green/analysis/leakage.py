@@ -51,7 +51,9 @@ def compared(run: Reopened) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     split, cfg, labels = run.dataset.split, run.cfg, run.dataset.features.labels
     of_others = cfg.split.test != "cells"
     if of_others and (cfg.callbacks or cfg.budget is not None or cfg.finetuning.patience is not None):
-        raise InputError(f"{OF_OTHERS}; and validation cells were used to choose weights: use split.test=cells")
+        raise InputError(
+            f"{OF_OTHERS}; and validation cells were used to choose weights: use end=last, or split.test=cells"
+        )
     found = {}
     for part in [*split.clients.values(), *split.newcomers.values()]:
         # Weights that a run began with may have been trained on what are validation cells now, but of newcomers.

@@ -9,5 +9,6 @@ from scfl_green.federated.carbon_aware import CarbonAware
 from scfl_green.federated.codec import Half, Largest, Rows
 from scfl_green.federated.federation import Federation
 from scfl_green.federated.network import Simulated
+from scfl_green.federated.oneshot import OneShot
 
-__all__ = ["CarbonAware", "Federation", "Half", "Largest", "Rows", "Simulated"]
+__all__ = ["CarbonAware", "Federation", "Half", "Largest", "OneShot", "Rows", "Simulated"]

@@ -12,7 +12,7 @@ from flwr.serverapp import Grid, ServerApp
 from scfl_green.data.questions import AGREE, GENES, PREPARE, SUMS, TELL
 from scfl_green.energy.ledger import AGGREGATE, CALIBRATE, TEST, TRACKING
 from scfl_green.federated.codec import Codec
-from scfl_green.federated.grid import AGREED, QUERY
+from scfl_green.federated.grid import AGREED, QUERY, ROUND
 from scfl_green.federated.hold import HoldWeights
 from scfl_green.federated.once import WeightsOnce, numpy_of, record_of
 from scfl_green.federated.resume import check_same, federation_state
@@ -21,6 +21,7 @@ from scfl_green.federated.strategy import CheckedStrategy
 from scfl_green.models.prune import Weights
 from scfl_green.training.callbacks import Proximal
 from scfl_green.training.job import Job
+from scfl_green.training.survey import MOMENTS
 
 # The name of a federation's state in checkpoints.
 PART = "federation"
@@ -42,10 +43,10 @@ def client_app(site_of: Callable[[Context], Site], more: Sequence[str] = ()) -> 
     def evaluate(message: Message, context: Context) -> Message:
         site, config = site_of(context), message.content["config"]
         site.check(str(config.get(AGREED, "")))
-        metrics = site.validate(_weights(message.content["arrays"]), int(config["server-round"]))
+        metrics = site.validate(_weights(message.content["arrays"]), int(config[ROUND]))
         return _reply(message, metrics, site.n_validation)
 
-    for kind in (TELL, GENES, AGREE, SUMS, PREPARE, CALIBRATE, TEST, *more):
+    for kind in (TELL, GENES, AGREE, SUMS, PREPARE, CALIBRATE, TEST, MOMENTS, *more):
         app.query(kind)(lambda message, context: _answer(site_of(context), message))
     return app
 
@@ -63,7 +64,7 @@ def _answer(site: Site, message: Message) -> Message:
 def _options(config: ConfigRecord) -> dict[str, Any]:
     """The options of ``Fit`` in a message."""
     mu = float(config.get("proximal-mu", 0.0))
-    epochs, round_number = int(config["local-epochs"]), int(config["server-round"])
+    epochs, round_number = int(config["local-epochs"]), int(config[ROUND])
     return {"epochs": epochs, "round_number": round_number, "callbacks": [Proximal(mu)] if mu else []}
 
 

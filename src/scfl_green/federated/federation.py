@@ -29,6 +29,16 @@ MINIMA = ("min_train_nodes", "min_evaluate_nodes", "min_available_nodes")
 
 
 @dataclass(frozen=True)
+class Federated:
+    """The final weights, the number of rounds, and fields for the record: the clients averaged in each round, and a
+    line per refused reply."""
+
+    weights: Weights
+    rounds: int
+    record: dict[str, Any]
+
+
+@dataclass(frozen=True)
 class Federation:
     """Settings of a federation: a strategy of ``flwr.serverapp.strategy``, its rounds, and the local epochs of each.
 
@@ -63,15 +73,33 @@ class Federation:
         if (self.min_clients or 0) > (sampled := max(int(n_clients * fraction), least)):
             raise InputError(f"federation.min_clients={self.min_clients}: a round samples {sampled} clients")
 
-
-@dataclass(frozen=True)
-class Federated:
-    """The final weights, the number of rounds, and fields for the record: the clients averaged in each round, and a
-    line per refused reply."""
-
-    weights: Weights
-    rounds: int
-    record: dict[str, Any]
+    def train(self, job: Job, parts: Sequence[Part]) -> Federated:
+        """Run the federation with the clients ``parts``, by the network of the job."""
+        check_sizes(parts, self.min_cells)
+        self.check(len(parts), job.hooks)
+        # Flower's log would break the progress bar; the metrics contain the same.
+        logging.getLogger("flwr").setLevel(logging.WARNING)
+        grid = _grid(job, parts, self)
+        if isinstance(self.strategy, CarbonAware):
+            self.strategy.begin(job.meter, grid.clients, self.rounds)
+        strategy = CheckedStrategy(
+            self.strategy,
+            evaluate=all(len(part.validation) for part in parts),
+            min_clients=self.min_clients,
+            timeout_seconds=self.timeout_seconds,
+            seed=job.seed,
+            cells={number: float(len(part.train)) for number, part in enumerate(parts, start=1)},
+            validation_cells={number: float(len(part.validation)) for number, part in enumerate(parts, start=1)},
+        )
+        server = server_app(job, strategy, self.rounds, self.local_epochs, self.codec)
+        context = Context(run_id=0, node_id=0, node_config={}, state=RecordDict(), run_config={})
+        try:
+            server(grid, context)
+        finally:
+            grid.close()
+        refused = [f"round {r.round}, {parts[r.client - 1].name}: {r.reason}" for r in strategy.refused]
+        record = {"clients_by_round": [*strategy.clients_by_round.values()], "refused": refused}
+        return Federated(dict(context.state["arrays"].to_torch_state_dict()), max(strategy.clients_by_round), record)
 
 
 def check_sizes(clients: Iterable[Part], min_cells: int) -> None:
@@ -96,32 +124,3 @@ def _grid(job: Job, parts: Sequence[Part], federation: Federation) -> SitesGrid:
         weights = [ArrayRecord(of) for of in (state["weights"], *state["grid"]["arrays"].values())]
         grid.load_state_dict(state["grid"]["sites"], {name_of(of): of for of in weights})
     return grid
-
-
-def federate(job: Job, parts: Sequence[Part], federation: Federation) -> Federated:
-    """Run a federation whose clients are ``parts``, by the network of the job."""
-    check_sizes(parts, federation.min_cells)
-    federation.check(len(parts), job.hooks)
-    # Flower's log would break the progress bar; the metrics contain the same.
-    logging.getLogger("flwr").setLevel(logging.WARNING)
-    grid = _grid(job, parts, federation)
-    if isinstance(federation.strategy, CarbonAware):
-        federation.strategy.begin(job.meter, grid.clients, federation.rounds)
-    strategy = CheckedStrategy(
-        federation.strategy,
-        evaluate=all(len(part.validation) for part in parts),
-        min_clients=federation.min_clients,
-        timeout_seconds=federation.timeout_seconds,
-        seed=job.seed,
-        cells={number: float(len(part.train)) for number, part in enumerate(parts, start=1)},
-        validation_cells={number: float(len(part.validation)) for number, part in enumerate(parts, start=1)},
-    )
-    server = server_app(job, strategy, federation.rounds, federation.local_epochs, federation.codec)
-    context = Context(run_id=0, node_id=0, node_config={}, state=RecordDict(), run_config={})
-    try:
-        server(grid, context)
-    finally:
-        grid.close()
-    refused = [f"round {r.round}, {parts[r.client - 1].name}: {r.reason}" for r in strategy.refused]
-    record = {"clients_by_round": [*strategy.clients_by_round.values()], "refused": refused}
-    return Federated(dict(context.state["arrays"].to_torch_state_dict()), max(strategy.clients_by_round), record)

@@ -15,13 +15,22 @@ from scfl_green.errors import InputError
 from scfl_green.federated.messages import failure, packed, unpacked
 from scfl_green.federated.state import load_site_state, site_state
 from scfl_green.training.hooks import State
+from scfl_green.training.survey import MOMENTS
 
 # Told of the round, of how many of its clients have trained, and of how many there are.
 Trained = Callable[[int, int, int], None]
 LOG = logging.getLogger(__name__)
 # The ledger's phase for the traffic of each message type; that of all others is ``PREPARE``.
 QUERY = "query."
-PHASES = {"train": FIT, "evaluate": VALIDATE, f"{QUERY}{CALIBRATE}": CALIBRATE, f"{QUERY}{TEST}": TEST}
+PHASES = {
+    "train": FIT,
+    "evaluate": VALIDATE,
+    f"{QUERY}{CALIBRATE}": CALIBRATE,
+    f"{QUERY}{TEST}": TEST,
+    f"{QUERY}{MOMENTS}": FIT,
+}
+# In the configuration of messages: the number of the round, 0 before and after training.
+ROUND = "server-round"
 # In the configuration of every message about weights: the hash of what was agreed before training.
 AGREED = "agreed-sha256"
 
@@ -68,7 +77,7 @@ class SitesGrid(Grid):
     def _tell(self, message: Message, done: int, of: int) -> None:
         if self.trained is not None and message.metadata.message_type == MessageType.TRAIN:
             with self.meter.phase(TRACKING):
-                self.trained(int(message.content["config"]["server-round"]), done, of)
+                self.trained(int(message.content["config"][ROUND]), done, of)
 
     def state_dict(self) -> dict[int, State]:
         """The state of the sites, where this process keeps it for them."""
@@ -148,6 +157,6 @@ def _phase(message: Message) -> str:
 
 def work_of(message: Message, client: str) -> Key:
     """What the work of a client on a message is charged to: the phase, the round and the client."""
-    phase, round_number = _phase(message), int(message.content["config"].get("server-round", 0))
+    phase, round_number = _phase(message), int(message.content["config"].get(ROUND, 0))
     # The messages of rounds are part of training.
     return MESSAGES if phase in (FIT, VALIDATE) else phase, round_number, client

@@ -1,36 +1,30 @@
 """How the sites of a federation are reached."""
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, Self
 
-from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
+from flwr.app import Message
 from omegaconf import DictConfig
 
 from scfl_green.data.dataset import Dataset
-from scfl_green.data.partition import Part
 from scfl_green.data.questions import Ask
 from scfl_green.data.site import Answers
 from scfl_green.data.wire import Arrays
-from scfl_green.energy.ledger import CALIBRATE
 from scfl_green.energy.meter import EnergyMeter
 from scfl_green.errors import InputError
 from scfl_green.federated.apps import client_app
+from scfl_green.federated.asking import answer_of, content_of
 from scfl_green.federated.grid import QUERY, LocalGrid, SitesGrid, Trained
 from scfl_green.federated.messages import reason_of
-from scfl_green.federated.once import WeightsOnce, numpy_of, record_of
-from scfl_green.federated.secure import Masks, Put
-from scfl_green.federated.site import Site, sites_of
+from scfl_green.federated.secure import Masks
+from scfl_green.federated.site import Site
 from scfl_green.federated.workers import WorkersGrid
 from scfl_green.models.prune import Weights
-from scfl_green.training import survey
 from scfl_green.training.job import Job
 
 LOG = logging.getLogger(__name__)
-# The site of an answer that is the sum over all.
-TOGETHER = "all sites"
 
 
 class Network(Protocol):
@@ -105,13 +99,13 @@ def before_training(
 
     def ask(kind: str, questions: Mapping[str, Arrays]) -> dict[str, Arrays]:
         messages = [
-            Message(_content(question), dst_node_id=numbers[name], message_type=QUERY + kind)
+            Message(content_of(question), dst_node_id=numbers[name], message_type=QUERY + kind)
             for name, question in questions.items()
         ]
         answers, missing = dict[str, Arrays](), dict.fromkeys(questions, "no answer in time")
         for reply in grid.send_and_receive(messages, timeout=timeout_seconds):
             name = grid.clients[reply.metadata.src_node_id]
-            if (answer := _read(reply)) is None:
+            if (answer := answer_of(reply)) is None:
                 missing[name] = reason_of(reply.error) if reply.has_error() else "no answer to the question"
             else:
                 del missing[name]
@@ -127,72 +121,3 @@ def refuse(kind: str, missing: Mapping[str, str]) -> None:
     """InputError that names the sites that have not answered."""
     told = "; ".join(f"{name}: {reason}" for name, reason in missing.items())
     raise InputError(f"asked to {kind}, before training: {told} (why, is in the log of the site)")
-
-
-@contextmanager
-def about_weights(
-    job: Job, weights: Weights, parts: Sequence[Part], *, n_workers: int = 1, timeout_seconds: float = 3600
-) -> Iterator[survey.Ask]:
-    """Ask sites about weights by messages (``training.survey.Survey``). The weights travel to sites that do not
-    hold them, once; sites that fail, or exceed the time-out, do not answer."""
-    asking = _Asking(job, weights, parts, n_workers, timeout_seconds)
-    try:
-        yield asking.ask
-    finally:
-        asking.grid.close()
-
-
-class _Asking:
-    """Questions about the same weights to the same sites."""
-
-    def __init__(
-        self, job: Job, weights: Weights, parts: Sequence[Part], n_workers: int, timeout_seconds: float
-    ) -> None:
-        network = network_of(job)
-        self.job, self.masks, self.timeout_seconds = job, network.masks, timeout_seconds
-        self.grid = network.grid(sites_of(job, parts), job.meter, n_workers=n_workers)
-        self.numbers = {name: number for number, name in self.grid.clients.items()}
-        self.weights = ArrayRecord(weights)
-        # Sites that were asked to validate them hold them; others say that they do not.
-        self.once = WeightsOnce(self.grid, known=self.weights)
-
-    def ask(self, kind: str, question: Arrays) -> Iterator[tuple[str, Arrays]]:
-        if self.masks is not None and kind == CALIBRATE and self.masks.keys.keys() == self.numbers.keys():
-            yield TOGETHER, _together(self.masks, self._put, question, self.job)
-            return
-        answers = self._put(kind, dict.fromkeys(self.numbers, question))
-        yield from ((name, answers.get(name, {})) for name in self.numbers)
-
-    def _put(self, kind: str, questions: Mapping[str, Arrays]) -> dict[str, Arrays]:
-        contents = {name: RecordDict({**_content(q), "arrays": self.weights}) for name, q in questions.items()}
-        messages = [
-            Message(content, dst_node_id=self.numbers[name], message_type=QUERY + kind)
-            for name, content in contents.items()
-        ]
-        replies = self.once.send_and_receive(messages, timeout=self.timeout_seconds)
-        answers = {self.grid.clients[reply.metadata.src_node_id]: _read(reply) for reply in replies}
-        return {name: answer for name, answer in answers.items() if answer is not None}
-
-
-def _together(masks: Masks, put: Put, question: Arrays, job: Job) -> Arrays:
-    """The answer of all sites to a question about the calibration; none where it cannot be had: the weights can."""
-    try:
-        return masks.calibration(put, question, job.model.n_types, job.features.n_genes)
-    except InputError as error:
-        LOG.warning("%s", error)
-        return {}
-
-
-def _read(reply: Message) -> Arrays | None:
-    """What a site has answered; None for an error, and for what is no answer."""
-    if reply.has_error() or "answer" not in reply.content.array_records:
-        return None
-    try:
-        return numpy_of(reply.content["answer"])
-    except Exception as error:  # whatever a site may have sent
-        LOG.warning("an answer that cannot be read (%s)", type(error).__name__)
-        return None
-
-
-def _content(question: Arrays) -> RecordDict:
-    return RecordDict({"question": record_of(question), "config": ConfigRecord()})

@@ -1,6 +1,6 @@
 """CellClassifier, the base class of every framework: loss, scores and optimiser."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any
 
@@ -32,8 +32,7 @@ class CellClassifier(pl.LightningModule):
     depend on no cell.
 
     It is an ordinary LightningModule, for any Trainer and loader. Loss and scores are logged once an epoch, as
-    ``train/...`` and ``validation/...``, for the stages in ``scored_stages``; ``scores`` holds the last epoch's,
-    ``before`` those of the weights that the fit began with, where these compete with its epochs.
+    ``train/...`` and ``validation/...``, for the stages in ``scored_stages``; ``scores`` holds the last epoch's.
     ``logging = False`` skips the logging, which takes longer than an epoch on a small client. With
     ``automatic_optimization = False`` a training step takes all batches of an epoch (``models.packed``).
     """
@@ -48,7 +47,6 @@ class CellClassifier(pl.LightningModule):
         self.n_types, self.decay = n_types, decay
         self.optimizer_of, self.scheduler_of = optimizer, scheduler
         self.scores: dict[str, float] = {}
-        self.before: Mapping[str, float] = {}
         self.logging = True
         self.scored_stages: Sequence[str] = ("train", "validation")
         self._tallies: dict[str, Tally] = {}

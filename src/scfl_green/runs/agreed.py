@@ -9,7 +9,19 @@ from omegaconf import DictConfig, OmegaConf
 from scfl_green.data.dataset import AskSites, Recipe
 
 # What the sites of a federation are told.
-FOR_SITES = ("seed", "threads", "model", "trainer", "split", "privacy", "prune", "budget", "callbacks", "federation")
+FOR_SITES = (
+    "seed",
+    "threads",
+    "model",
+    "trainer",
+    "split",
+    "privacy",
+    "prune",
+    "budget",
+    "end",
+    "callbacks",
+    "federation",
+)
 
 
 def recipe(cfg: DictConfig, ask: AskSites) -> Recipe:
@@ -22,6 +34,7 @@ def for_sites(cfg: DictConfig) -> dict[str, Any]:
     config: dict[str, Any] = {
         key: OmegaConf.to_container(cfg[key], resolve=True) if OmegaConf.is_config(cfg[key]) else cfg[key]
         for key in FOR_SITES
+        if key in cfg  # runs of earlier versions have fewer settings
     }
     data = {key: cfg.data[key] for key in ("preprocess", "batch_size")}
     return config | {"data": data, "version": version("scfl-green")}

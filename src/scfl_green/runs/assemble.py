@@ -145,7 +145,7 @@ def make_job(
 
 def _hooks(cfg: DictConfig, privacy: Hook | None, progress: Hook | None) -> Hooks:
     """In this order: hooks that change weights or end training come before those that report."""
-    own = {name: instantiate(cfg[name]) for name in ("prune", "budget")}
+    own = {name: instantiate(cfg.get(name)) for name in ("prune", "budget", "end")}
     return Hooks({"privacy": privacy, **own, "progress": progress})
 
 

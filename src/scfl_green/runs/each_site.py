@@ -1,5 +1,6 @@
 """Each site alone: what its own cells are worth to it without a federation."""
 
+from copy import deepcopy
 from dataclasses import replace
 
 from scfl_green.bounds import Count
@@ -31,7 +32,7 @@ def _name(site: int) -> str:
 
 def _hooks(job: Job, site: int, epochs: int) -> Hooks:
     """The hooks of the job, of which progress is that of all sites."""
-    hooks = dict(job.hooks.members)
+    hooks = {name: deepcopy(hook) if hook.per_arm else hook for name, hook in job.hooks.members.items()}
     if PROGRESS in hooks:
         # Each site's checkpoint has the progress up to then; the last one begun has all.
         resumes = _name(site + 1) not in job.saved

@@ -42,6 +42,7 @@ def make_record(
         "cells_seen": trained.cells,
         "epsilon": None,
         "delta": None,
+        "best_step": None,
         **outcome.record,
         **job.hooks.record(),
         **_machine(job),

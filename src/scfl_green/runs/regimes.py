@@ -7,8 +7,9 @@ from typing import Any
 
 from scfl_green.bounds import Count
 from scfl_green.data.partition import Part
-from scfl_green.federated.federation import Federation, federate
-from scfl_green.federated.network import about_weights
+from scfl_green.federated.about import about_weights
+from scfl_green.federated.federation import Federation
+from scfl_green.federated.oneshot import OneShot
 from scfl_green.models.calibration import Calibration
 from scfl_green.models.prune import Weights
 from scfl_green.training.job import Job
@@ -55,10 +56,10 @@ def central(job: Job, *, epochs: Count) -> Outcome:
     return Outcome([Trained(weights, parts)], done)
 
 
-def federated(job: Job, *, federation: Federation) -> Outcome:
+def federated(job: Job, *, federation: Federation | OneShot) -> Outcome:
     """Train at each client and average the weights."""
     parts = list(job.split.clients.values())
-    result = federate(job, parts, federation)
+    result = federation.train(job, parts)
     models, rounds, local_epochs = [Trained(result.weights, parts)], result.rounds, federation.local_epochs
     n_workers, timeout = federation.parallel_clients, federation.timeout_seconds
     survey = partial(about_weights, n_workers=n_workers, timeout_seconds=timeout)

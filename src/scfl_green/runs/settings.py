@@ -28,6 +28,7 @@ GENERAL: dict[str, dict[str, Any]] = {
         "name": str,
         "weights": str | None,
         "trusted": list[str],
+        "end": Any,  # like budget and prune, described by its target
     },
     "data": {
         "name": Text,
@@ -152,3 +153,5 @@ def _conflicts(config: dict[str, Any]) -> Iterator[str]:
         yield "opt=compress, opt=green and message= need regime=federated: other regimes send nothing"
     if prune and config["budget"]:
         yield "opt=prune and callbacks=carbon_budget each decide when training ends: choose one"
+    if config["end"] and config["privacy"]:
+        yield "privacy=dp_sgd needs end=last: which weights are best, by validation cells, would tell of these cells"

@@ -1,7 +1,6 @@
 """Progress of a run: a progress bar, metrics.csv, and what its loggers are told."""
 
 import logging
-import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -51,13 +50,14 @@ class Tracker(Hook):
         self._write()
         self.loggers.log(metrics, step.number)
         stage = "validation" if "validation/accuracy" in metrics else "train"
-        # Private training without validation cells has no score.
-        score = metrics.get(f"{stage}/accuracy", math.nan)
-        status = f"accuracy {score:.3f}  {metrics['emissions/co2eq_g']:.4f} g CO2e"
+        # Private training without validation cells has no score, nor has a closed form.
+        score = metrics.get(f"{stage}/accuracy")
+        told = "" if score is None else f"{stage} accuracy {score:.3f}  "
+        status = f"{told}{metrics['emissions/co2eq_g']:.4f} g CO2e"
         self.bar.after(step.unit, step.number, step.total, status)
         # With a bar, only for the log file.
         level = logging.DEBUG if self.bar.shown else logging.INFO
-        LOG.log(level, "%s %d/%d  %s %s", step.unit, step.number, step.total, stage, status)
+        LOG.log(level, "%s %d/%d  %s", step.unit, step.number, step.total, status)
 
     def within(self, step: PartialStep) -> None:
         self.bar.within(step)

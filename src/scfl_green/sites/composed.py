@@ -18,6 +18,9 @@ LOG = logging.getLogger(__name__)
 def check_settings(cfg: DictConfig) -> None:
     """InputError for settings of a run that sites on other machines cannot follow."""
     problems = {
+        "federation=oneshot: sites on other machines tell no products of genes; use another federation": (
+            "strategy" not in cfg.federation
+        ),
         "regime: data=sites needs regime=federated: the cells of other sites cannot be pooled": not cfg.regime.get(
             "federation"
         ),
@@ -30,7 +33,7 @@ def check_settings(cfg: DictConfig) -> None:
         "split.test=donors needs the donors of all sites: use cells, or a list of sites": cfg.split.test == "donors",
         "split.newcomers: leave sites out with sites.names=[...]": bool(cfg.split.newcomers),
         "federation.strategy.slack_hours waits on a simulated clock: set it to 0": bool(
-            cfg.federation.strategy.get("slack_hours")
+            cfg.federation.get("strategy", {}).get("slack_hours")
         ),
     }
     for message, wrong in problems.items():

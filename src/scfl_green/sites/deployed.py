@@ -23,9 +23,10 @@ from scfl_green.data.partition import Split
 from scfl_green.data.questions import Survey
 from scfl_green.energy.meter import EnergyMeter
 from scfl_green.errors import InputError, listed
+from scfl_green.federated.about import about_weights
 from scfl_green.federated.federation import check_sizes
 from scfl_green.federated.grid import SitesGrid, Trained
-from scfl_green.federated.network import about_weights, before_training
+from scfl_green.federated.network import before_training
 from scfl_green.federated.secure import Masks, Put
 from scfl_green.federated.site import Site
 from scfl_green.models.prune import Weights

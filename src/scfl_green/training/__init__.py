@@ -1,7 +1,7 @@
 """Training, validation and testing of one model on one dataset, in any regime."""
 
 from scfl_green.training.budget import CarbonBudget
-from scfl_green.training.callbacks import BestWeights
+from scfl_green.training.ending import BestEnd
 from scfl_green.training.pruning import Prune
 
-__all__ = ["BestWeights", "CarbonBudget", "Prune"]
+__all__ = ["BestEnd", "CarbonBudget", "Prune"]

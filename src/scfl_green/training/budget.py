@@ -1,17 +1,16 @@
-"""The carbon budget: ends training when a limit is reached, with the best weights so far."""
+"""The carbon budget: ends training when a limit is reached."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from scfl_green.bounds import Count, Positive
 from scfl_green.errors import InputError
-from scfl_green.models.prune import Weights
+from scfl_green.training.ending import SCORE
 from scfl_green.training.hooks import Hook, State, Step
 
 if TYPE_CHECKING:
     from scfl_green.training.job import Job
 
-SCORE = "validation/weighted_f1"
 NO_SCORES = "callbacks=carbon_budget needs scores on validation cells: set split.validation above 0"
 
 
@@ -19,7 +18,7 @@ class CarbonBudget(Hook):
     """Ends training once it has emitted ``grams`` of CO2e, transfer included, or once the last ``window`` epochs (or
     rounds) have gained less weighted F1 per gram than ``min_f1_per_gram``; None: no such limit.
 
-    Weighted F1 is on validation cells; training ends with the weights that scored best there.
+    Weighted F1 is on validation cells.
     """
 
     per_arm = validates = True
@@ -28,7 +27,6 @@ class CarbonBudget(Hook):
     def __init__(self, grams: Positive | None = None, min_f1_per_gram: float | None = None, window: Count = 2) -> None:
         self.grams, self.min_f1_per_gram, self.window = grams, min_f1_per_gram, window
         self.history: list[tuple[float, float]] = []
-        self.best: tuple[float, Weights] | None = None
 
     @property
     def exhausted(self) -> bool:  # type: ignore[override]
@@ -47,21 +45,13 @@ class CarbonBudget(Hook):
         if not any(len(part.validation) for part in [*job.split.clients.values(), *job.split.newcomers.values()]):
             raise InputError(NO_SCORES)
 
-    def before(self, step: Step, competes: bool) -> None:
-        if competes and SCORE in step.metrics:
-            self.best = step.metrics[SCORE], step.weights()
-
-    def after(self, step: Step) -> Weights | None:
+    def after(self, step: Step) -> None:
         if SCORE not in step.metrics:
             raise InputError(NO_SCORES)
-        score = step.metrics[SCORE]
-        self.history.append((step.emissions_kg * 1e3, score))
-        if self.best is None or score > self.best[0]:
-            self.best = score, step.weights()
-        return self.best[1] if step.last or self.exhausted else None
+        self.history.append((step.emissions_kg * 1e3, step.metrics[SCORE]))
 
     def state_dict(self) -> State:
-        return {"history": self.history, "best": self.best}
+        return {"history": self.history}
 
     def load_state_dict(self, state: State) -> None:
-        self.history, self.best = state["history"], state["best"]
+        self.history = state["history"]

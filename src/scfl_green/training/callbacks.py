@@ -1,7 +1,6 @@
-"""Lightning callbacks: FedProx, best weights, seeds per epoch, frozen layers."""
+"""Lightning callbacks: FedProx, seeds per epoch, frozen layers."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
@@ -30,49 +29,6 @@ class Proximal(pl.Callback):
         for parameter, start in zip(pl_module.parameters(), self.start, strict=True):
             if parameter.grad is not None:
                 parameter.grad.add_(parameter.detach() - start, alpha=self.mu)
-
-
-class BestWeights(pl.Callback):
-    """Ends a fit with the weights of the epoch that scored best on validation cells, kept in memory; with those that
-    it began with, if their scores are known (``Fit.before``) and no epoch scored better."""
-
-    def __init__(self, monitor: str = "validation/weighted_f1") -> None:
-        self.monitor = monitor
-        self.best: tuple[float, dict[str, Tensor]] | None = None
-
-    @property
-    def state_key(self) -> str:
-        return self._generate_state_key(monitor=self.monitor)
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"best": self.best}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.best = state_dict["best"]
-
-    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        self.best = None
-
-    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        before = getattr(pl_module, "before", {})
-        if self.best is None and self.monitor in before:  # else it resumes
-            self.best = before[self.monitor], _copy(pl_module)
-
-    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if self.monitor not in trainer.callback_metrics:
-            known = ", ".join(sorted(trainer.callback_metrics))
-            raise InputError(f"callbacks.best_weights.monitor={self.monitor}: no such metric; choose one of {known}")
-        score = float(trainer.callback_metrics[self.monitor])
-        if self.best is None or score > self.best[0]:
-            self.best = score, _copy(pl_module)
-
-    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if self.best is not None:
-            pl_module.load_state_dict(self.best[1])
-
-
-def _copy(model: pl.LightningModule) -> dict[str, Tensor]:
-    return {name: value.detach().clone() for name, value in model.state_dict().items()}
 
 
 class ShortFit(pl.Callback):

@@ -1,7 +1,7 @@
 """One fit: its options, and the interface of what runs it."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -15,8 +15,7 @@ from scfl_green.models.base import CellClassifier
 @dataclass(frozen=True)
 class Fit:
     """Options of a fit; ``callbacks`` are added to the job's, ``validate`` scores validation cells after every epoch,
-    ``phase`` is its name in the ledger, ``resume`` Lightning's checkpoint of an earlier epoch of the same fit, and
-    ``before`` the scores on validation cells of the weights that it begins with, where these compete with its own."""
+    ``phase`` is its name in the ledger, and ``resume`` Lightning's checkpoint of an earlier epoch of the same fit."""
 
     epochs: int = 1
     round_number: int = 0
@@ -24,7 +23,6 @@ class Fit:
     validate: bool = False
     phase: str = FIT
     resume: Path | None = None
-    before: Mapping[str, float] = field(default_factory=dict)
 
 
 class Fitter(Protocol):

@@ -113,7 +113,6 @@ class Job:
         trainer = self.reusable(measure, ShortFit(seed), *callbacks, epochs=fit.epochs)
         trainer.limit_val_batches = 1.0 if fit.validate and len(part.validation) else 0
         self.model.automatic_optimization, self.model.logging = not self.packed, bool(callbacks)
-        self.model.before = fit.before
         data = CellDataModule(self.features, part, self.batch_size, seed, self.packed)
         return self.fitter.fit(trainer, self.model, data, fit)
 

@@ -18,11 +18,10 @@ from scfl_green.energy.ledger import CHECKPOINT, FIT, TRACKING, VALIDATE
 from scfl_green.errors import InputError
 from scfl_green.models.prune import Weights
 from scfl_green.models.scores import prediction_scores
-from scfl_green.training.callbacks import BestWeights
+from scfl_green.training.ending import SCORE
 from scfl_green.training.hooks import Hooks, PartialStep, State
 from scfl_green.training.job import Job
 
-SCORE = "validation/weighted_f1"
 # Before the end of the epoch, so that its checkpoint has counted this epoch already.
 AFTER_VALIDATION: dict[str, Any] = {"check_on_train_epoch_end": False}
 
@@ -35,9 +34,8 @@ class Arm:
     """One training on the cells of one part, starting from ``weights``.
 
     ``name`` is used in checkpoints and records, ``phase`` in the ledger. With ``patience``, training stops after that
-    many epochs without a better weighted F1 on validation cells, and ends with its best weights. ``pretrained``: the
-    weights are the job's initial ones, which are scored before training, as epoch 0, and compete with those of the
-    epochs if they know all types.
+    many epochs without a better weighted F1 on validation cells. ``pretrained``: the weights are the job's initial
+    ones, which are scored before training, as epoch 0, and compete with those of the epochs if they know all types.
     """
 
     name: str
@@ -58,7 +56,7 @@ class Arm:
         stop = EarlyStopping(SCORE, mode="max", patience=self.patience, **AFTER_VALIDATION)
         if before:
             stop.best_score = torch.tensor(before[SCORE])
-        return [*self.callbacks, stop, BestWeights()]
+        return [*self.callbacks, stop]
 
 
 def fit_single_site(job: Job, arm: Arm, epochs: int) -> tuple[Weights, int]:
@@ -77,7 +75,7 @@ def fit_single_site(job: Job, arm: Arm, epochs: int) -> tuple[Weights, int]:
         with _resumed(state) as path:
             if path is not None:
                 weights = torch.load(path, weights_only=True)["state_dict"]
-            how = {"validate": True, "phase": arm.phase, "resume": path, "before": before}
+            how = {"validate": True, "phase": arm.phase, "resume": path}
             callbacks = [epoch_end, *arm.all_callbacks(before)]
             weights, _ = job.fit(
                 arm.part, weights, epochs=epochs - done, round_number=stage, callbacks=callbacks, **how

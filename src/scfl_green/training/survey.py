@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from scfl_green.data.partition import Part
-from scfl_green.energy.ledger import CALIBRATE, TEST
+from scfl_green.energy.ledger import CALIBRATE, FIT, TEST
 from scfl_green.models.calibration import BINS, filled, likelihood_sums, novelty_bins, score_bins
+from scfl_green.models.moments import Moments
 from scfl_green.models.novelty import ProfileSums
 from scfl_green.models.prune import Weights
 from scfl_green.models.scores import UNLABELLED
@@ -22,6 +23,8 @@ Ask = Callable[[str, Arrays], Iterable[tuple[str, Arrays]]]
 # Makes one for weights and the sites to ask: in this process, or by a federation's messages.
 Survey = Callable[[Job, Weights, Sequence[Part]], AbstractContextManager[Ask]]
 SUMS = ("n", "linear", "squared")
+# The kind of question that trains in one shot.
+MOMENTS = "moments"
 
 
 @contextmanager
@@ -61,4 +64,14 @@ def _counts(job: Job, part: Part, logits: Tensor, question: Arrays) -> Arrays:
     return {"scores": filled(scores).astype(np.uint32), "novelty": filled(novelty).astype(np.uint32)}
 
 
-ANSWERS = {CALIBRATE: calibration_sums, TEST: test_sums}
+def moments(job: Job, part: Part, weights: Weights, question: Arrays) -> Arrays:
+    """The sums from which the server solves a linear classifier: all the training that there is."""
+    with job.meter.phase(FIT, 1, part.name):
+        sums = Moments.of(job.batches(part.train), job.model.n_types, job.features.n_genes).half()
+    entry = job.meter.entry(FIT, 1, part.name)
+    entry.cells += len(part.train)
+    entry.flops += 2 * job.features.n_genes**2 * len(part.train)
+    return {name: value.numpy() for name, value in vars(sums).items()}
+
+
+ANSWERS = {CALIBRATE: calibration_sums, TEST: test_sums, MOMENTS: moments}
