@@ -57,6 +57,8 @@ def test_both_ways_to_score_agree_with_scikit_learn(case: tuple[int, int, int, f
     for name, value in expected.items():
         assert counted[name] == pytest.approx(value, abs=1e-6)
         assert by_torchmetrics[name] == pytest.approx(value, abs=1e-6)
+    balanced = metrics.balanced_accuracy_score(true, predicted)
+    assert by_torchmetrics["balanced_accuracy"] == pytest.approx(balanced, abs=1e-6)
     counts = metrics.confusion_matrix(true, predicted, labels=range(case[0]))
     np.testing.assert_array_equal(Scored.of(logits, labels).confusion, counts)
     np.testing.assert_array_equal(tally.counts[:UNLABELLED], counts)

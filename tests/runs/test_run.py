@@ -26,8 +26,8 @@ SHARED = ROOT.parent / "shared/data"
 QUICK = ["federation.rounds=2", "federation.local_epochs=1", "data.n_genes=200", "logger=none", "trainer=cpu"]
 FIELDS = """
     data model opt regime split seed fingerprint cells_train cells_test genes types clients rounds
-    local_epochs epochs batch_size precision parameters accuracy weighted_f1 macro_f1 calibration_error seconds_fit
-    energy_kwh energy_cpu_kwh energy_gpu_kwh energy_ram_kwh emissions_kg energy_mode country
+    local_epochs epochs batch_size precision parameters accuracy weighted_f1 macro_f1 balanced_accuracy
+    calibration_error seconds_fit energy_kwh energy_cpu_kwh energy_gpu_kwh energy_ram_kwh emissions_kg energy_mode country
     carbon_intensity_kg_per_kwh bytes_up bytes_down transfer_kwh transfer_emissions_kg train_flops
     eaps versions
     too_short cells_seen bytes_prepare bytes_spared eaps_cpu eaps_low_network eaps_high_network
@@ -36,6 +36,7 @@ FIELDS = """
     clients_by_round refused epsilon delta device
     threads cores load_at_start processor method
     temperature cells_calibration calibration_error_scaled bytes_calibrate validation_weighted_f1
+    validation_macro_f1 best_step
 """.split()  # noqa: SIM905
 
 

@@ -15,7 +15,9 @@ NETWORKS = {"eaps_low_network": LOW_NETWORK_KWH_PER_GB, "eaps_high_network": HIG
 # Emissions per functional unit of SCI for AI.
 PER_UNIT = ["emissions_g_per_model", "emissions_g_per_1000_cells"]
 ENERGY = ["emissions_g", "eaps", "eaps_training", "eaps_cpu", *NETWORKS, "energy_wh", "seconds_fit"]
-MEASURES = [*SCORES, *ENERGY, *PER_UNIT]
+# Scores that runs of earlier versions may lack.
+LATER = ["balanced_accuracy", "calibration_error"]
+MEASURES = [*SCORES, *LATER, *ENERGY, *PER_UNIT]
 
 
 def read_results(folder: Path, intensity: float | None = None) -> pd.DataFrame:
@@ -25,7 +27,7 @@ def read_results(folder: Path, intensity: float | None = None) -> pd.DataFrame:
     """
     # Hashes may be all digits.
     results = pd.read_csv(folder / "results.csv", dtype={"method": str})
-    results = _told_apart(results)
+    results = _told_apart(results.reindex(columns=[*results.columns, *(n for n in LATER if n not in results)]))
     results = results.sort_values([*method(results), "seed"], ignore_index=True)
     results["energy_wh"] = (results["energy_kwh"] + results["transfer_kwh"]) * 1e3
     results["transfer_wh"] = results["transfer_kwh"] * 1e3

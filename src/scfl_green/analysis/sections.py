@@ -5,6 +5,7 @@ from pathlib import Path
 import pandas as pd
 
 from scfl_green.analysis import published, tables
+from scfl_green.analysis.joining import gained
 from scfl_green.analysis.network import compare_networks
 from scfl_green.analysis.results import SCORES, axes, estimated, method, varied
 from scfl_green.analysis.undecided import told
@@ -14,6 +15,8 @@ HEADS = {
     "accuracy": "accuracy",
     "weighted_f1": "weighted F1",
     "macro_f1": "macro F1",
+    "balanced_accuracy": "balanced accuracy",
+    "calibration_error": "calibration error",
     "emissions_g": "emissions (mg CO2e)",
     "energy_wh": "energy (mWh)",
     "eaps_cpu": "EAPS without RAM (F1 per kg CO2e)",
@@ -55,6 +58,8 @@ def sections(folder: Path, results: pd.DataFrame) -> list[Section]:
     if "elsewhere_accuracy" in results:
         note = "Means over runs: on each site's own test cells, and on those of all other sites."
         found.append(("elsewhere", "Each site alone, at home and elsewhere", note, _elsewhere(results)))
+    note = "On each site's own test cells: the model that it trains alone, and what the federation's model does better."
+    found.append(("joining", "What each site gains by joining", note, gained(folder, results)))
     if (folder / FOUND).exists():
         note = (
             "By weighted F1 on validation cells, which choose, and emissions: each beats all others in one of the two."

@@ -38,9 +38,10 @@ class Scored:
         return Scored(self.confusion + other.confusion, self.bins + other.bins, self.scaled + other.scaled)
 
     def scores(self) -> dict[str, float]:
-        """Accuracy, weighted and macro F1, and the expected calibration error."""
+        """Accuracy, weighted and macro F1, balanced accuracy (the mean recall of the types that there are), and the
+        expected calibration error."""
         if not self.confusion.any():
-            return dict.fromkeys(("accuracy", "weighted_f1", "macro_f1", "calibration_error"), 0.0)
+            return dict.fromkeys(("accuracy", "weighted_f1", "macro_f1", "balanced_accuracy", "calibration_error"), 0.0)
         n_types = len(self.confusion)
         true, predicted = torch.cartesian_prod(*[torch.arange(n_types)] * 2).T
         cells = self.confusion.flatten()
@@ -51,8 +52,10 @@ class Scored:
             "weighted_f1": multiclass_f1_score(*pairs, average="weighted", **options),
             "macro_f1": multiclass_f1_score(*pairs, average="macro", **options),
         }
+        recall = self.confusion.diag() / self.confusion.sum(dim=1)
         return {name: float(value) for name, value in scores.items()} | {
-            "calibration_error": calibration_error(self.bins)
+            "balanced_accuracy": float(recall.nanmean()),
+            "calibration_error": calibration_error(self.bins),
         }
 
 
