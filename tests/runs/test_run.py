@@ -27,7 +27,8 @@ QUICK = ["federation.rounds=2", "federation.local_epochs=1", "data.n_genes=200",
 FIELDS = """
     data model opt regime split seed fingerprint cells_train cells_test genes types clients rounds
     local_epochs epochs batch_size precision parameters accuracy weighted_f1 macro_f1 balanced_accuracy
-    calibration_error seconds_fit energy_kwh energy_cpu_kwh energy_gpu_kwh energy_ram_kwh emissions_kg energy_mode country
+    calibration_error seconds_fit energy_kwh energy_cpu_kwh energy_gpu_kwh energy_ram_kwh emissions_kg energy_mode
+    country
     carbon_intensity_kg_per_kwh bytes_up bytes_down transfer_kwh transfer_emissions_kg train_flops
     eaps versions
     too_short cells_seen bytes_prepare bytes_spared eaps_cpu eaps_low_network eaps_high_network

@@ -23,7 +23,7 @@ def gained(folder: Path, results: pd.DataFrame) -> pd.DataFrame:
     whole = pd.concat(of_sites).pivot_table(index=["method", "site", "seed"], columns="regime", values=[*SCORES])
     if not {ALONE, TOGETHER} <= set(whole.columns.get_level_values("regime")):
         return pd.DataFrame()
-    rows = {}
+    rows: dict[str, pd.Series] = {}
     for score, head in SCORES.items():
         both = whole[score].dropna()
         gain = ((both[TOGETHER] - both[ALONE]) * 100).groupby(["method", "site"], sort=False)

@@ -42,10 +42,11 @@ class Federated:
 class Federation:
     """Settings of a federation: a strategy of ``flwr.serverapp.strategy``, its rounds, and the local epochs of each.
 
-    Every client must have ``min_cells`` training cells. A round needs valid replies from ``min_clients`` (None: all
-    sampled) and waits ``timeout_seconds`` for them. With ``parallel_clients`` above 1, that many train at a time, each
-    in a worker process, which is killed if it exceeds the time-out. With a ``codec``, the change of weights is sent in
-    fewer bytes (``federated.codec``).
+    Every client must have ``min_cells`` training cells. In each round ``clients_per_round`` of them train and
+    validate, drawn anew (None: the strategy's own shares, all by default). A round needs valid replies from
+    ``min_clients`` (None: all sampled) and waits ``timeout_seconds`` for them. With ``parallel_clients`` above 1, that
+    many train at a time, each in a worker process, which is killed if it exceeds the time-out. With a ``codec``, the
+    change of weights is sent in fewer bytes (``federated.codec``).
     """
 
     strategy: Strategy
@@ -56,6 +57,14 @@ class Federation:
     timeout_seconds: Positive = 3600
     parallel_clients: Count = 1
     codec: Codec | None = None
+    clients_per_round: Count | None = None
+
+    def __post_init__(self) -> None:
+        if self.clients_per_round is not None:
+            for sampled in ("train", "evaluate"):
+                # Flower's strategies sample a share of all nodes, but at least so many.
+                setattr(self.strategy, f"fraction_{sampled}", 1e-9)
+                setattr(self.strategy, f"min_{sampled}_nodes", self.clients_per_round)
 
     def check(self, n_clients: int, hooks: Iterable[Hook]) -> None:
         """Raises InputError for settings that do not fit the number of clients, or what hooks do."""
@@ -65,13 +74,22 @@ class Federation:
         if isinstance(self.strategy, CarbonAware):
             self.strategy.check(self.min_clients, any(hook.validates for hook in hooks))
         minima = {f"strategy.{setting}": getattr(self.strategy, setting, 0) for setting in MINIMA}
-        for setting, n in {"min_clients": self.min_clients or 0, **minima}.items():
+        ours = {"clients_per_round": self.clients_per_round or 0, "min_clients": self.min_clients or 0}
+        for setting, n in {**ours, **minima}.items():
             if n > n_clients:  # Flower would wait for them forever
                 raise InputError(f"federation.{setting}={n}: there are {n_clients} clients")
-        # As Flower's strategies sample them.
-        fraction, least = getattr(self.strategy, "fraction_train", 1.0), getattr(self.strategy, "min_train_nodes", 1)
-        if (self.min_clients or 0) > (sampled := max(int(n_clients * fraction), least)):
+        if (self.min_clients or 0) > (sampled := self._sampled("train", n_clients)):
             raise InputError(f"federation.min_clients={self.min_clients}: a round samples {sampled} clients")
+        if any(hook.validates for hook in hooks) and 0 < (few := self._sampled("evaluate", n_clients)) < n_clients:
+            raise InputError(
+                f"each round is validated by {few} other clients of {n_clients}, which does not tell which round is "
+                "best: set end=last, and leave out callbacks=carbon_budget"
+            )
+
+    def _sampled(self, purpose: str, n_clients: int) -> int:
+        """How many clients a round samples, as Flower's strategies do."""
+        fraction = getattr(self.strategy, f"fraction_{purpose}", 1.0)
+        return max(int(n_clients * fraction), getattr(self.strategy, f"min_{purpose}_nodes", 1)) if fraction else 0
 
     def train(self, job: Job, parts: Sequence[Part]) -> Federated:
         """Run the federation with the clients ``parts``, by the network of the job."""
