@@ -54,8 +54,8 @@ def keep(folder: Path) -> None:
             shutil.copy(folder / run / "finetune.csv", kept / run)
 
 
-def of_sweep(folder: Path, out: Path) -> str:
-    """The section of a sweep; its figures are written into ``out``."""
+def of_sweep(folder: Path, out: Path | None) -> str:
+    """The section of a sweep; its figures are written into ``out``, if there is one."""
     results = read_results(folder)
     trained = results[results["regime"] != "finetune"]
     shown = tables.summarise(results)[[*method(results), "runs", *SHOWN]].drop(columns="data")
@@ -72,7 +72,8 @@ def of_sweep(folder: Path, out: Path) -> str:
         parts += ["### Beside the published values", markdown(beside[BESIDE])]
     for drawing in drawings(folder, results):
         if drawing.name.removeprefix(f"{folder.name}_") in FIGURES:
-            write_figure(drawing.draw(False), out / drawing.name, ("png",))
+            if out is not None:
+                write_figure(drawing.draw(False), out / drawing.name, ("png",))
             parts.append(f"![{drawing.title}](figures/{drawing.name}.png)\n\n*{drawing.caption}*")
     return "\n\n".join(parts)
 
@@ -80,8 +81,13 @@ def of_sweep(folder: Path, out: Path) -> str:
 def build(docs: Path) -> None:
     """Write results.md and figures/ into ``docs``, from the records in docs/sweeps."""
     (docs / "figures").mkdir(parents=True, exist_ok=True)
-    sections = [of_sweep(path.parent, docs / "figures") for path in sorted(DOCS.glob("sweeps/*/results.csv"))]
-    (docs / "results.md").write_text("\n\n".join([HEAD, *sections]) + "\n")
+    (docs / "results.md").write_text(text(docs / "figures"))
+
+
+def text(out: Path | None = None) -> str:
+    """The text of results.md; its figures are written into ``out``, if there is one."""
+    sections = [of_sweep(path.parent, out) for path in sorted(DOCS.glob("sweeps/*/results.csv"))]
+    return "\n\n".join([HEAD, *sections]) + "\n"
 
 
 def main(folders: list[Path]) -> None:

@@ -73,6 +73,8 @@ def run_folder(folder: Path, clients: list[str], types: list[str], rounds: int =
     pd.DataFrame(sure).to_csv(folder / "run/calibration.csv", index=False)
 
 
+# The other width breaks the same laws.
+WIDTHS = [pytest.param(False, marks=pytest.mark.slow, id="wide"), pytest.param(True, id="narrow")]
 SWEEPS: dict[str, dict[str, Any]] = {
     "default": {"seeds": 1},
     "grid": {"model": MODELS, "opt": OPTS, "regime": BOTH},
@@ -87,7 +89,7 @@ SWEEPS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("narrow", [False, True], ids=["wide", "narrow"])
+@pytest.mark.parametrize("narrow", WIDTHS)
 @pytest.mark.parametrize("sweep", SWEEPS)
 def test_every_figure_of_every_sweep_keeps_the_laws(tmp_path: Path, sweep: str, narrow: bool) -> None:
     run_folder(tmp_path / sweep, ["one", "two", "three"], ["A cell", "B cell", "C cell"])
@@ -101,7 +103,7 @@ def test_every_figure_of_every_sweep_keeps_the_laws(tmp_path: Path, sweep: str, 
         assert "standard deviation" not in drawing.caption or SWEEPS[sweep].get("seeds", 3) > 1
 
 
-@pytest.mark.parametrize("narrow", [False, True], ids=["wide", "narrow"])
+@pytest.mark.parametrize("narrow", WIDTHS)
 def test_forty_sites_and_types_of_forty_letters_are_readable(tmp_path: Path, narrow: bool) -> None:
     names = [f"{LONG[:36]}{number:04}" for number in range(40)]
     run_folder(tmp_path / "many", names, [name.upper() for name in names], rounds=100)

@@ -4,23 +4,19 @@ import re
 from pathlib import Path
 
 import pytest
-from benchmarks.results import DOCS, build
+from benchmarks.results import DOCS, build, text
 from matplotlib.testing.compare import compare_images
 
 from conftest import ROOT
 
 
-@pytest.fixture(scope="module")
-def rebuilt(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    build(folder := tmp_path_factory.mktemp("docs"))
-    return folder
+def test_the_tables_are_what_the_records_give() -> None:
+    assert text() == (DOCS / "results.md").read_text()
 
 
-def test_the_tables_are_what_the_records_give(rebuilt: Path) -> None:
-    assert (rebuilt / "results.md").read_text() == (DOCS / "results.md").read_text()
-
-
-def test_the_figures_are_what_the_records_give(rebuilt: Path) -> None:
+@pytest.mark.slow
+def test_the_figures_are_what_the_records_give(tmp_path: Path) -> None:
+    build(rebuilt := tmp_path)
     made, kept = ({path.name for path in (folder / "figures").glob("*.png")} for folder in (rebuilt, DOCS))
     assert made == kept
     for name in sorted(made):

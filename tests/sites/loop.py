@@ -53,6 +53,8 @@ class Loop(Grid):
     def get_nodes(self) -> Iterable[Any]:
         return [SimpleNamespace(name=name, node_id=7000 - n, status="online") for n, name in enumerate(self.answering)]
 
+    registered = get_nodes
+
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterator[Message]:
         names = {node.node_id: node.name for node in self.get_nodes()}
         # In another order than they were sent.

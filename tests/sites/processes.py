@@ -20,12 +20,12 @@ HERE = Path(__file__).parent
 SECONDS = 200.0
 
 
-def until(true: Callable[[], bool], seconds: float = SECONDS, what: str = "") -> float:
+def until(true: Callable[[], bool], seconds: float = SECONDS, what: str = "", poll_seconds: float = 0.1) -> float:
     """Wait until something holds; returns after how many seconds it did."""
     began = time.monotonic()
     while not true():
         assert time.monotonic() - began < seconds, what or "in vain"
-        time.sleep(0.1)
+        time.sleep(poll_seconds)
     return time.monotonic() - began
 
 

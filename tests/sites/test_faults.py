@@ -129,21 +129,21 @@ def test_a_run_that_was_killed_goes_on_to_the_bit_but_not_with_other_cells(
         assert {one.status.status for one in calls.runs()} == {"finished"}
 
 
-def test_a_site_that_is_killed_while_it_trains_is_in_a_later_round(
+def test_a_site_that_is_killed_while_it_trains_is_asked_again_when_it_is_back(
     home: Path, server: Server, sites: dict[str, Hospital]
 ) -> None:
-    run, site = Run(home / "site", server, ANY, PATIENT, "federation.local_epochs=20"), sites["tritschler"]
-    until(lambda: site.busy("train"), what=run.out.read_text())
+    slow = "federation.local_epochs=20", "data.batch_size=1"  # seconds, for a site of 119 cells
+    run, site = Run(home / "site", server, PATIENT, *slow), sites["tritschler"]
+    until(lambda: site.busy("train"), what=run.out.read_text(), poll_seconds=0.005)
     site.kill()
     assert site.busy("train")
     assert site.is_whole()
     site.start()
     record = run.record()
-    assert record["clients_by_round"][0] == 1
-    assert record["clients_by_round"][-1] == 2
-    assert [line.split(":")[0] for line in record["refused"]][:1] in ([], ["round 1, tritschler"])
+    assert record["clients_by_round"] == [2, 2, 2]
+    assert record["refused"] == []
     assert run.weights() in site.kept()
-    assert 1 not in site.trained_in()
+    assert set(site.trained_in()) == {1, 2, 3}
 
 
 def test_a_site_that_is_late_is_waited_for_and_one_that_hangs_is_left_out_until_it_is_back(

@@ -126,7 +126,7 @@ class Deployed:
         """The node of each site, once all are connected; InputError if some are not in time."""
         end = time.monotonic() + self.wait_seconds
         while True:
-            nodes = {node.name: node for node in self.link.get_nodes()}
+            nodes = {node.name: node for node in self.link.registered()}
             wanted = sorted(nodes) if self.names is None else [*self.names]
             missing = [name for name in wanted if name not in nodes or nodes[name].status != "online"]
             if not missing and wanted:

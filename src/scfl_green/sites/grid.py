@@ -1,7 +1,7 @@
 """LinkGrid: a Grid whose nodes are the sites behind a SuperLink."""
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 import httpx
@@ -10,6 +10,7 @@ from flwr.app.message import make_message
 from flwr.common.constant import SUPERLINK_NODE_ID, ErrorCode
 from flwr.common.serde import message_from_proto, run_from_proto
 from flwr.proto.message_pb2 import ConfirmMessageReceivedRequest, PullObjectRequest
+from flwr.proto.node_pb2 import NodeInfo
 from flwr.proto.runtime_pb2 import PullAppMessagesRequest, PullTaskInputRequest, PushTaskOutputRequest
 from flwr.supercore.inflatable.inflatable_object import iterate_object_tree
 from flwr.supercore.inflatable.inflatable_utils import ObjectPushError
@@ -29,12 +30,16 @@ RETURN_SECONDS, MOST_TIMES = 10.0, 3
 
 
 class LinkGrid(HttpGrid):
-    """A Grid for a task's token, which stands a SuperLink's restart and yields each reply as it arrives.
+    """A Grid for a task's token, which stands a SuperLink's restart and yields each reply as it arrives. ``registered``
+    tells of all sites, where ``get_nodes`` leaves out those that are not connected.
 
     InputError if the SuperLink has been away for more than a minute, or has given up the run.
     """
 
-    def __init__(self, address: str, authority: bytes, token: str) -> None:
+    def __init__(
+        self, address: str, authority: bytes, token: str, registered: Callable[[], Sequence[NodeInfo]]
+    ) -> None:
+        self.registered = registered
         super().__init__(address, root_certificates=authority, token=token)
         # Before the first call: Flower's own ends the process when it is refused.
         self._retry_invoker = Patience(address, WAIT_SECONDS)

@@ -50,7 +50,7 @@ def connected(server: ServerSettings) -> Iterator[LinkGrid]:
     with lock, control(server) as calls:
         _stop_unfinished(calls)
         token = _claimed(server, calls.start_run(build_fab_from_files({"pyproject.toml": APP})[0]))
-        grid = LinkGrid(server.link_address, server.authority, token)
+        grid = LinkGrid(server.link_address, server.authority, token, calls.sites)
         status = SubStatus.FAILED
         try:
             with _alive(server, token):
