@@ -37,7 +37,7 @@ FIELDS = """
     clients_by_round refused epsilon delta device
     threads cores load_at_start processor method
     temperature cells_calibration calibration_error_scaled bytes_calibrate validation_weighted_f1
-    validation_macro_f1 best_step
+    validation_macro_f1 best_step tested_on
 """.split()  # noqa: SIM905
 
 

@@ -55,14 +55,25 @@ def report(folder: Path, country: str | None = None) -> Path:
     return folder / "report.html"
 
 
+# By what is held out for testing.
+TESTED_ON = {
+    "cells": "a share of every client's cells, so of donors whose other cells were trained on",
+    "donors": "all cells of donors that nobody trained on",
+    "sites": "all cells of sites that nobody trained on",
+}
+
+
 def _about(results: pd.DataFrame, country: str | None) -> str:
     data, seeds = (", ".join(map(str, sorted(results[column].unique()))) for column in ("data", "seed"))
     where = _where(results, country)
     short = int(results["too_short"].sum())
     warned = f" {short} of them trained for too short a time for their energy to mean much." if short else ""
+    # Runs of an earlier version lack the field.
+    held_out = results.reindex(columns=["tested_on"])["tested_on"].dropna().unique()
+    tested = "".join(f" Test cells ({of}): {TESTED_ON[of]}." for of in sorted(held_out))
     runs = f"{len(results)} runs" if len(results) > 1 else "One run"
     return (
-        f"{runs} on {data}, by seed: {seeds}; emissions as in {where}.{warned} "
+        f"{runs} on {data}, by seed: {seeds}; emissions as in {where}.{warned}{tested} "
         "F1 per gram is EAPS: weighted F1 by the CO2e of training and transfer. Intervals are Student's, of 95%, over "
         "seeds; they say nothing of other datasets, splits or machines."
     )
