@@ -25,6 +25,12 @@ def start_program(folder: Path, *overrides: str) -> subprocess.CompletedProcess[
     return _ended(runpy.run_path, str(ROOT / "train.py"), [*overrides], folder)
 
 
+def start_anew(folder: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
+    """The same by a new interpreter, as joblib's workers need."""
+    command = [sys.executable, str(ROOT / "train.py"), *overrides]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=SECONDS)
+
+
 def scfl_green(*words: str | Path, folder: Path = ROOT) -> subprocess.CompletedProcess[str]:
     """``scfl-green WORDS`` in ``folder``."""
     return _ended(runpy.run_module, "scfl_green", [*map(str, words)], folder)

@@ -11,7 +11,7 @@ import pytest
 
 from conftest import PLUGINS, lacks
 from hydra_plugins.in_order import InOrder, Job
-from program import start_program
+from program import start_anew
 from scfl_green.analysis.ends import Ends
 from scfl_green.analysis.sweep import Sweep
 
@@ -31,7 +31,7 @@ def test_a_sweep_by_another_launcher(tmp_path: Path, launcher: str) -> None:
         pytest.skip("the launcher is not installed")
     more, seeds = LAUNCHERS[launcher]
     sweep = ["hydra/sweeper=adaptive_seeds", "seeds=1", f"max_seeds={seeds}", "model=actinn,scdlc", *QUICK]
-    ended = start_program(tmp_path, "-m", f"launcher={launcher}", *more, *sweep)
+    ended = start_anew(tmp_path, "-m", f"launcher={launcher}", *more, *sweep)
     assert ended.returncode == 0, ended.stderr
     (folder,) = (tmp_path / "logs/sweeps").glob("pancreas-model-*")
     named = "data.n_genes-50-trainer.max_epochs-1-trainer-cpu"
@@ -51,7 +51,7 @@ def test_a_sweep_by_another_launcher(tmp_path: Path, launcher: str) -> None:
 def test_fine_tuning_waits_for_its_federation_and_a_failure_for_nobody(tmp_path: Path) -> None:
     quick = ["federation.rounds=1", "federation.local_epochs=1", "data.n_genes=50", "logger=none", "trainer=cpu"]
     jobs = ["regime=federated,finetune", "split.newcomers=1,[Nobody]"]
-    ended = start_program(tmp_path, "-m", "launcher=joblib", "hydra.launcher.n_jobs=2", "name=both", *jobs, *quick)
+    ended = start_anew(tmp_path, "-m", "launcher=joblib", "hydra.launcher.n_jobs=2", "name=both", *jobs, *quick)
     folder = tmp_path / "logs/sweeps/both"
     assert ended.returncode != 0
     assert "split.newcomers names Nobody" in ended.stderr
