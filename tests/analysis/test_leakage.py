@@ -161,7 +161,7 @@ def test_test_cells_of_other_donors_are_no_non_members(tmp_path: Path) -> None:
 
 
 def test_of_weights_begun_with_only_the_newcomers_validation_cells_are_surely_unseen(tmp_path: Path) -> None:
-    ours = ["split.test=[Muraro et al. 2016]", "split.newcomers=1", *QUICK]
+    ours = ["split.test=[Muraro et al. 2016]", "split.newcomers=1", "end=last", *QUICK]
     finished(tmp_path / "a", *ours)
     folder = finished(tmp_path / "b", "regime=finetune", f"weights={tmp_path}/a/run", *ours)
     assert list(privacy(folder)["client"]) == ["Tritschler et al. 2022", "all"]
