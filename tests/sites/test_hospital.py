@@ -19,6 +19,7 @@ from scfl_green.federated.strategy import QuorumError
 from scfl_green.runs.run import run
 from scfl_green.sites.border import CROSSINGS
 from scfl_green.sites.spent import Spent
+from scfl_green.training.survey import MOMENTS
 from scfl_green.training.trained_model import TrainedModel
 from sites.loop import Loop, linked, settings_of, studies
 
@@ -209,6 +210,20 @@ def test_an_unknown_question_is_answered_by_no_one(tmp_path: Path, loop: Loop) -
         (reply,) = loop.send_and_receive([asked])
         assert reply.has_error()
         assert CLASS_NAME.fullmatch(reply.error.reason)
+
+
+def test_a_site_that_has_trained_tells_no_products_of_genes(tmp_path: Path, loop: Loop) -> None:
+    told: list[Message] = []
+
+    def ask_more(name: str, message: Message) -> Message | None:
+        if message.metadata.message_type == "query.test":
+            content, node = RecordDict({**message.content}), message.metadata.dst_node_id
+            told.append(loop.answering[name](Message(content, dst_node_id=node, message_type=f"query.{MOMENTS}"), 0))
+        return None
+
+    loop.altered = ask_more
+    trained(tmp_path, "data=sites")
+    assert {reply.error.reason for reply in told} == {"RefusedError"}
 
 
 def test_grams_and_epsilon_are_spent_once(

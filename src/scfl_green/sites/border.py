@@ -63,3 +63,5 @@ CROSSINGS = (
     ),
     Crossing(MODEL, "weights and how to use them (model.json)", "nothing", "every site ends with the model"),
 )
+# A simulated site answers more.
+ASKED = frozenset(crossing.message for crossing in CROSSINGS)

@@ -32,7 +32,7 @@ from scfl_green.models.prune import Weights
 from scfl_green.runs.assemble import make_job
 from scfl_green.runs.process import set_up_process
 from scfl_green.sites import limits
-from scfl_green.sites.border import MODEL
+from scfl_green.sites.border import ASKED, MODEL
 from scfl_green.sites.limits import RefusedError
 from scfl_green.sites.received_model import keep
 from scfl_green.sites.secret import Numbers, Secret, calibration_numbers, gene_numbers
@@ -73,6 +73,8 @@ class Hospital(Site):
         return super().train(weights, **options)
 
     def answer(self, kind: str, question: Arrays, weights: Weights | None) -> Arrays:
+        if kind not in ASKED:
+            raise RefusedError(f"{kind}: a question that no hospital answers")
         if kind == MODEL:
             return keep(self.folder, question, weights)
         plain = partial(super().answer, kind, weights=weights)
