@@ -22,8 +22,8 @@ class AdaptiveSeeds(InOrder):
     """Runs seeds 1 to ``seeds`` of every combination; then, as long as a comparison is undecided, one seed more of the
     methods that it compares, up to ``max_seeds``. Seeds that are given (``seed=1,2``) are run as they are."""
 
-    def __init__(self, seeds: int, max_seeds: int, **jobs: Any) -> None:
-        super().__init__(**jobs)
+    def __init__(self, seeds: int, max_seeds: int, max_batch_size: int | None, params: dict[str, str]) -> None:
+        super().__init__(max_batch_size, params)
         self.seeds, self.max_seeds = seeds, max_seeds
         self.adds = False
 

@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
 from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import OmegaConf
 
@@ -25,23 +24,16 @@ class Job(NamedTuple):
 
 
 class InOrder(BasicSweeper):
-    """Runs every combination, the last key varying fastest, and the jobs of ``also``; a job that starts from the
-    weights of another is launched when that one has ended. A job that fails does not keep later ones from running; its
-    exception is raised at the end.
+    """Runs every combination, the last key varying fastest; a job that starts from the weights of another is launched
+    when that one has ended. A job that fails does not keep later ones from running; its exception is raised at the end.
     """
-
-    def __init__(
-        self, max_batch_size: int | None, params: dict[str, str] | None = None, also: Sequence[Sequence[str]] = ()
-    ) -> None:
-        super().__init__(max_batch_size, params)
-        self.also = also
 
     def sweep(self, arguments: list[str]) -> Any:
         """Run all jobs. InputError if the launcher lost one of them."""
         assert self.config is not None
         assert self.launcher is not None
         params = OverridesParser.create().parse_overrides([*self._parse_config(), *arguments])
-        self.overrides = [*self.split_arguments(params, self.max_batch_size), *self._also(params)]
+        self.overrides = self.split_arguments(params, self.max_batch_size)
         folder = Path(self.config.hydra.sweep.dir)
         folder.mkdir(parents=True, exist_ok=True)
         OmegaConf.save(self.config, folder / "multirun.yaml")
@@ -54,15 +46,6 @@ class InOrder(BasicSweeper):
         for one in self.returns:
             _ = one.return_value  # raises a failed job's exception
         return [self.returns]
-
-    def _also(self, params: Sequence[Override]) -> Iterator[list[list[str]]]:
-        """The jobs of ``also``, with all seeds: their choices take the place of the sweep's, and of settings of these
-        groups, which another choice may not have."""
-        for words in self.also:
-            own = OverridesParser.create().parse_overrides([*words])
-            groups = tuple(f"{override.key_or_group}." for override in own)
-            kept = [override for override in params if not override.key_or_group.startswith(groups)]
-            yield from self.split_arguments([*kept, *own], None)
 
     def _launched(self, batch: Sequence[Sequence[str]]) -> Sequence[JobReturn]:
         assert self.launcher is not None

@@ -237,6 +237,16 @@ def test_the_headline_has_an_interval_and_claims_no_more_than_it_shows() -> None
     assert "macro F1" in sentence
 
 
+def test_methods_without_a_common_seed_are_not_taken_for_repeats_of_one() -> None:
+    both = made(seeds=1, model=["actinn", "scdlc"])
+    both.loc[both["model"] == "scdlc", "seed"] = 2
+    (sentence,) = headlines(both)
+    best = both.loc[both["eaps"].idxmax()]
+    assert sentence.startswith(f"{best['model']}, {best['regime']}, on pancreas (the most F1 per gram of 2 methods")
+    assert f"accuracy {best['accuracy']:.3f}" in sentence
+    assert "; n = 1 seed, " in sentence
+
+
 def test_close_ticks_have_different_labels() -> None:
     axes = Figure().subplots()
     axes.plot([0, 1], [0.8895, 0.8912])
