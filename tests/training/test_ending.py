@@ -73,6 +73,16 @@ def test_ties_go_to_the_later_but_to_the_untouched() -> None:
     assert end.after(step(1, 0.5, last=True))["w"][0] == 1
 
 
+def test_a_run_says_that_it_ended_with_earlier_weights() -> None:
+    end = BestEnd()
+    end.after(step(1, 0.6))
+    end.after(step(2, 0.5, last=True))
+    assert end.note() == "ended with the weights of epoch 1, the best on validation cells"
+    end = BestEnd()
+    end.after(step(1, 0.6, last=True))
+    assert end.note() == ""
+
+
 def test_weights_from_before_pruning_do_not_compete() -> None:
     end = BestEnd()
     end.after(step(1, 0.9))

@@ -20,8 +20,10 @@ class BestEnd(Hook):
 
     def __init__(self) -> None:
         self.best: tuple[float, int, Weights] | None = None
+        self.fine_tunes, self.passed_over = False, ""
 
     def before(self, step: Step, competes: bool) -> None:
+        self.fine_tunes = True
         if competes and SCORE in step.metrics:
             self.best = step.metrics[SCORE], step.number, step.weights()
 
@@ -31,7 +33,11 @@ class BestEnd(Hook):
         score, weights = step.metrics[SCORE], step.weights()
         if self.best is None or self._better(score, weights):
             self.best = score, step.number, weights
-        return self.best[2] if step.last else None
+        if not step.last:
+            return None
+        if (number := self.best[1]) < step.number:
+            self.passed_over = f"ended with the weights of {step.unit} {number}, the best on validation cells"
+        return self.best[2]
 
     def _better(self, score: float, weights: Weights) -> bool:
         assert self.best is not None
@@ -45,6 +51,10 @@ class BestEnd(Hook):
 
     def load_state_dict(self, state: State) -> None:
         self.best = state["best"]
+
+    def note(self) -> str:
+        # The answer of fine-tuning says what is kept.
+        return "" if self.fine_tunes else self.passed_over
 
     def record(self) -> dict[str, Any]:
         return {"best_step": self.best[1] if self.best else None}
