@@ -92,8 +92,10 @@ def method(results: pd.DataFrame) -> list[str]:
 
 
 def axes(trained: pd.DataFrame) -> list[str]:
-    """What methods are compared by: the opts, each setting that was varied, frameworks; regimes, if that is all."""
-    found = [column for column in ("opt", *varied(trained), "model") if trained[column].nunique() > 1]
+    """What methods are compared by: the opts, each setting that was varied, frameworks; regimes, if that is all. Other
+    splits have other test cells, on which nothing is compared."""
+    settings = [column for column in varied(trained) if not column.startswith("split")]
+    found = [column for column in ("opt", *settings, "model") if trained[column].nunique() > 1]
     return found or [column for column in ("regime",) if trained[column].nunique() > 1]
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import pandas as pd
 
 from scfl_green.analysis import published, tables
+from scfl_green.analysis.federating import federating
 from scfl_green.analysis.joining import gained
 from scfl_green.analysis.network import compare_networks
 from scfl_green.analysis.results import SCORES, axes, estimated, method, varied
@@ -58,6 +59,8 @@ def sections(folder: Path, results: pd.DataFrame) -> list[Section]:
     if "elsewhere_accuracy" in results:
         note = "Means over runs: on each site's own test cells, and on those of all other sites."
         found.append(("elsewhere", "Each site alone, at home and elsewhere", note, _elsewhere(results)))
+    note = "Means over seeds; the rounds are the median over seeds, to so much of central accuracy on validation cells."
+    found.append(("federating", "What federating buys", note, federating(folder, results)))
     note = "On each site's own test cells: the model that it trains alone, and what the federation's model does better."
     found.append(("joining", "What each site gains by joining", note, gained(folder, results)))
     if (folder / FOUND).exists():

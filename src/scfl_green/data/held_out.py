@@ -15,10 +15,11 @@ from scfl_green.errors import InputError, listed
 
 
 class HeldOut(TypedDict):
-    """What is held out. ``test``: a ``test_share`` of each client's ``cells`` (stratified by type) or of the
-    ``donors`` (whole), or the clients named; ``validation``: a share of the rest; newcomers, by number or name."""
+    """What is held out. ``test``: a ``test_share`` of each client's ``cells`` (stratified by type) or of the ``donors``
+    (whole), or one whole ``client`` (another with each seed), or the clients named; ``validation``: a share of the rest;
+    newcomers, by number or name."""
 
-    test: Literal["cells", "donors"] | Annotated[list[str | int], Field(min_length=1)]
+    test: Literal["cells", "donors", "client"] | Annotated[list[str | int], Field(min_length=1)]
     test_share: Annotated[float, Field(gt=0, lt=1)]
     validation: Share
     newcomers: NonNegativeInt | list[str | int]
@@ -55,9 +56,11 @@ def one_site(labels: np.ndarray, name: str, seed: int, held_out: HeldOut) -> Par
 
 def _tested_whole(cells: Cells, owner: np.ndarray, seed: int, held_out: HeldOut) -> np.ndarray:
     """Cells (boolean) that are test cells because their whole donor or client is held out."""
-    test = held_out["test"]
+    names, test = sorted(set(owner)), held_out["test"]
+    if test == "client":
+        test = [names[seed % len(names)]]
     if isinstance(test, list):
-        _known(test, sorted(set(owner)), "split.test")
+        _known(test, names, "split.test")
         return np.isin(owner, list(map(str, test)))
     if test == "donors":
         return _whole_donors(cells.donors, owner, held_out["test_share"], np.random.default_rng((seed, 3)))

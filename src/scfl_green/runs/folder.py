@@ -40,7 +40,7 @@ def identify(
     split = {key: value for key, value in config["split"].items() if key != "seed"}
     method = {key: value for key, value in hashed.items() if key not in ("seed", "weights")} | {"split": split}
     named = {"data": config["data"]["name"]} | {key: choices[key] for key in ("model", "opt", "regime", "split")}
-    tested = config["split"]["test"] if isinstance(config["split"]["test"], str) else "sites"
+    tested = test if (test := config["split"]["test"]) in ("cells", "donors") else "sites"
     hashes = {"fingerprint": _hash(hashed), "method": _hash(method)}
     return named | {"seed": config["seed"], "tested_on": tested} | hashes
 

@@ -30,7 +30,9 @@ def check_settings(cfg: DictConfig) -> None:
         "split: data=sites needs split=donor: every site splits its own cells": (
             cfg.split._target_ != "scfl_green.data.by_client"
         ),
-        "split.test=donors needs the donors of all sites: use cells, or a list of sites": cfg.split.test == "donors",
+        f"split.test={cfg.split.test} needs the donors or clients of all sites: use cells, or a list of sites": (
+            cfg.split.test in ("donors", "client")
+        ),
         "split.newcomers: leave sites out with sites.names=[...]": bool(cfg.split.newcomers),
         "federation.strategy.slack_hours waits on a simulated clock: set it to 0": bool(
             cfg.federation.get("strategy", {}).get("slack_hours")

@@ -1,0 +1,66 @@
+"""What federating buys: the scores of each site alone, of the federation and of central training, side by side."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from scfl_green.analysis.results import METHOD, varied
+from scfl_green.analysis.score import CONFIDENCE
+
+REGIMES = {"local": "alone", "federated": "federated", "central": "central"}
+SCORES = {"macro_f1": "macro F1", "accuracy": "accuracy"}
+NEAR = 0.99  # of the accuracy of central training
+ACCURACY = "validation/accuracy"
+
+
+def federating(folder: Path, results: pd.DataFrame) -> pd.DataFrame:
+    """A row a method: the means of its scores over the seeds in each regime, Student's interval of macro F1, and what
+    the federation sent, emitted and needed; empty unless there are federations beside another regime.
+
+    Rounds to 99% of central: the first round that has so much of the accuracy that central training with the same seed
+    ends with, both on validation cells; the median over seeds, of which those that never get there count as later than
+    any.
+    """
+    found = results[results["regime"].isin([*REGIMES])]
+    if found["regime"].nunique() < 2 or "federated" not in set(found["regime"]):
+        return pd.DataFrame()
+    keys = [column for column in (*METHOD, *varied(results)) if column != "regime"]
+    rows: dict[str, pd.Series] = {}
+    for score, head in SCORES.items():
+        for regime, named in REGIMES.items():
+            runs = found[found["regime"] == regime].groupby(keys)[score]
+            rows[f"{head} {named}"] = runs.mean()
+            if score == "macro_f1":
+                rows[f"95% interval {named}"] = runs.agg(_interval)
+    together = found[found["regime"] == "federated"].assign(MB=lambda runs: (runs.bytes_up + runs.bytes_down) / 1e6)
+    means = together.groupby(keys)[["MB", "emissions_g", "eaps"]].mean()
+    rows |= {"MB": means["MB"], "mg CO2e": means["emissions_g"] * 1e3, "EAPS": means["eaps"]}
+    rows[f"rounds to {NEAR:.0%} of central"] = _rounds(folder, found, keys)
+    return pd.DataFrame(rows).dropna(axis="columns", how="all").reset_index()
+
+
+def _interval(values: pd.Series) -> str | float:
+    if len(values) < 2:
+        return np.nan
+    reach = stats.t.isf((1 - CONFIDENCE) / 2, len(values) - 1) * values.std() / len(values) ** 0.5
+    return f"{values.mean() - reach:.3f}–{values.mean() + reach:.3f}"
+
+
+def _rounds(folder: Path, found: pd.DataFrame, keys: list[str]) -> pd.Series:
+    """The rounds to ``NEAR`` of central training, by method."""
+    runs = {regime: found[found["regime"] == regime] for regime in ("federated", "central")}
+    pairs = runs["federated"].merge(runs["central"], on=[*keys, "seed"], suffixes=("", "_central"))
+    needed = []
+    for _, pair in pairs.iterrows():
+        goal = NEAR * _accuracy(folder / pair["folder_central"]).get(pair["best_step_central"], np.nan)
+        by_round = _accuracy(folder / pair["folder"])
+        needed.append(by_round.index[by_round >= goal].min() if (by_round >= goal).any() else np.inf)
+    return pairs.assign(needed=needed).groupby(keys)["needed"].median().replace(np.inf, np.nan)
+
+
+def _accuracy(run: Path) -> pd.Series:
+    """The accuracy on validation cells of a run, by its rounds or epochs."""
+    table = pd.read_csv(run / "metrics.csv")
+    return table.set_index(table.columns[0])[ACCURACY].dropna()
