@@ -308,3 +308,13 @@ def test_a_failed_preparation_leaves_nothing(few: Cells, tmp_path: Path) -> None
     with pytest.raises(OSError, match="no space"):
         prepare(few, split_of(few), tmp_path / "kept", Recipe(CHOOSE, ask=broken))
     assert not list(tmp_path.iterdir())
+
+
+def test_each_seed_holds_out_another_whole_client(pancreas: Cells) -> None:
+    held_out: Any = {"test": "client", "test_share": 0.2, "validation": 0.1, "newcomers": 0}
+    splits = [by_client(pancreas, seed=seed, **held_out) for seed in range(1, 5)]
+    assert sorted(name for split in splits for name in split.tested) == sorted(set(pancreas.clients))
+    for split in splits:
+        (part,) = split.tested.values()
+        assert len(part.test) == (pancreas.clients == part.name).sum()
+        assert not any(len(client.test) for client in split.clients.values())

@@ -56,13 +56,7 @@ def sections(folder: Path, results: pd.DataFrame) -> list[Section]:
             "validation cells that both reach was first reached, at epoch 0 by the untouched model."
         )
         found.append(("finetuning", "Fine-tuning and training from scratch", note, _finetuning(results)))
-    if "elsewhere_accuracy" in results:
-        note = "Means over runs: on each site's own test cells, and on those of all other sites."
-        found.append(("elsewhere", "Each site alone, at home and elsewhere", note, _elsewhere(results)))
-    note = "Means over seeds; the rounds are the median over seeds, to so much of central accuracy on validation cells."
-    found.append(("federating", "What federating buys", note, federating(folder, results)))
-    note = "On each site's own test cells: the model that it trains alone, and what the federation's model does better."
-    found.append(("joining", "What each site gains by joining", note, gained(folder, results)))
+    found += _regimes(folder, results)
     if (folder / FOUND).exists():
         note = (
             "By weighted F1 on validation cells, which choose, and emissions: each beats all others in one of the two."
@@ -71,6 +65,18 @@ def sections(folder: Path, results: pd.DataFrame) -> list[Section]:
     note = "AUC .5: nothing leaks to this attack."
     found.append(("leakage", "Training cells told by their loss", note, tables.leakage(folder, results)))
     return [(name, title, note, _without_constants(rows)) for name, title, note, rows in found if not rows.empty]
+
+
+def _regimes(folder: Path, results: pd.DataFrame) -> list[Section]:
+    """Each site alone, beside the others, the federation and central training."""
+    found = []
+    if "elsewhere_accuracy" in results:
+        note = "Means over runs: on each site's own test cells, and on those of all other sites."
+        found.append(("elsewhere", "Each site alone, at home and elsewhere", note, _elsewhere(results)))
+    note = "Means over seeds; the rounds are the median over seeds, to so much of central accuracy on validation cells."
+    found.append(("federating", "What federating buys", note, federating(folder, results)))
+    note = "On each site's own test cells: the model that it trains alone, and what the federation's model does better."
+    return [*found, ("joining", "What each site gains by joining", note, gained(folder, results))]
 
 
 def _means(results: pd.DataFrame) -> pd.DataFrame:

@@ -16,8 +16,8 @@ from scfl_green.errors import InputError, listed
 
 class HeldOut(TypedDict):
     """What is held out. ``test``: a ``test_share`` of each client's ``cells`` (stratified by type) or of the ``donors``
-    (whole), or one whole ``client`` (another with each seed), or the clients named; ``validation``: a share of the rest;
-    newcomers, by number or name."""
+    (whole), or one whole ``client`` (another with each seed), or the clients named; ``validation``: a share of the
+    rest; newcomers, by number or name."""
 
     test: Literal["cells", "donors", "client"] | Annotated[list[str | int], Field(min_length=1)]
     test_share: Annotated[float, Field(gt=0, lt=1)]
