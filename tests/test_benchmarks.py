@@ -5,8 +5,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from benchmarks.measure import Row, process
+from benchmarks.peers import COLUMNS, METHODS, measured, table
 from benchmarks.run import PARTS
 from benchmarks.setting import embedded, setting
 
@@ -35,6 +37,17 @@ def test_a_setting_arrives_at_the_weights_of_its_regime(tmp_path: Path) -> None:
     overrides = "regime=central", "trainer.max_epochs=1", "data.n_genes=50"
     with setting(embedded(tmp_path, *overrides), *overrides) as ours:
         assert ours.run().keys() == ours.job.initial.keys()
+
+
+@pytest.mark.parametrize("name", ["ours, linear", "logistic regression (scikit-learn)", "CellTypist"])
+def test_other_tools_are_scored_and_metered_as_ours(tmp_path: Path, name: str) -> None:
+    pytest.importorskip(METHODS[name].package, reason="this tool of benchmarks.peers is not installed")
+    found = pd.DataFrame([measured(name, 1, tmp_path)])
+    assert found["accuracy"].item() > 0.8  # no type is more than an eighth of the cells
+    assert found["grams"].item() > 0
+    assert found["eaps"].item() == pytest.approx(found["weighted_f1"].item() / found["grams"].item() * 1e3)
+    assert table(found).splitlines()[2].startswith(f"| {name} | 1 | ")
+    assert table(found).splitlines()[0].count("|") == len(COLUMNS) + 3
 
 
 def test_a_process_is_measured_with_its_children() -> None:
