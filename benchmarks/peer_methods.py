@@ -83,7 +83,7 @@ def celltypist(task: Task) -> torch.Tensor:
 
 
 def scanvi(task: Task) -> torch.Tensor:
-    """2,000 genes, sizes and label sampling of the authors' tutorials, epochs by default (here 400 of scVI and 10);
+    """2,000 genes, sizes and label sampling as in common tutorials, epochs by default (here 400 of scVI and 10);
     Xu et al. 2021 (Mol. Syst. Biol. 17:e9620). No training cells are set aside, since nothing would be decided by
     them; test cells are unknown in training."""
     import scanpy as sc

@@ -39,6 +39,7 @@ def test_a_setting_arrives_at_the_weights_of_its_regime(tmp_path: Path) -> None:
         assert ours.run().keys() == ours.job.initial.keys()
 
 
+@pytest.mark.slow  # trains
 @pytest.mark.parametrize("name", ["ours, linear", "logistic regression (scikit-learn)", "CellTypist"])
 def test_other_tools_are_scored_and_metered_as_ours(tmp_path: Path, name: str) -> None:
     pytest.importorskip(METHODS[name].package, reason="this tool of benchmarks.peers is not installed")
