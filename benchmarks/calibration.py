@@ -12,6 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 from hydra.utils import instantiate
@@ -23,7 +24,6 @@ from scfl_green.runs.assemble import make_job
 from scfl_green.runs.names import register_resolvers
 from scfl_green.runs.run import metered
 from scfl_green.runs.scoring import calibrated
-from scfl_green.training.testing import pooled
 
 MODELS = ("actinn", "scdlc", "sccdcg", "scsmd")
 COVERAGE = 0.9
@@ -36,7 +36,8 @@ def measured(dataset: Dataset, *overrides: str) -> dict[str, Any]:
     with metered(cfg) as meter:
         job = make_job(cfg, dataset, None, meter)
         (trained,) = calibrated(job, instantiate(cfg.regime, _convert_="all")(job)).models
-        logits, labels = pooled(job.predict(job.split.to_test(trained.parts), trained.weights))
+        rows = np.concatenate([part.test for part in job.split.to_test(trained.parts)])
+        logits, labels = job.logits(rows, trained.weights)
     assert trained.calibration is not None
     calibration = trained.calibration
     found: dict[str, Any] = {"accuracy": prediction_scores(logits, labels)["accuracy"]}

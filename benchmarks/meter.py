@@ -28,7 +28,7 @@ from scfl_green.data.reading.cells import Cells
 from scfl_green.data.reading.file import Reading
 from scfl_green.data.sources.local import packaged
 from scfl_green.energy.meter import EnergyMeter
-from scfl_green.federated.federation import Federation, federate
+from scfl_green.federated.federation import Federation
 from scfl_green.models.actinn import ACTINN
 from scfl_green.training.job import Job
 
@@ -89,7 +89,7 @@ def cost(meter: EnergyMeter) -> None:
         job.warm_up()
         spent, start = 0.0, time.perf_counter()
         strategy = FedAvg(min_train_nodes=1, min_evaluate_nodes=1, min_available_nodes=1)
-        federate(job, list(split.clients.values()), Federation(strategy, rounds=5, local_epochs=3))
+        Federation(strategy, rounds=5, local_epochs=3).train(job, list(split.clients.values()))
         whole = time.perf_counter() - start
     print(f"\nthe default run's five rounds: {spent / whole:.2%} of their time in the meter")
 

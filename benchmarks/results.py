@@ -66,9 +66,9 @@ def of_sweep(folder: Path, out: Path | None) -> str:
     beside = published.beside_published(trained)
     if not beside.empty:
         won = published.winners_beside_published(trained).drop(columns="data")
-        inside = (won["published one is among ours"] == "yes").sum()
+        inside = won["published one is among ours"].value_counts().reindex(["yes", "no"], fill_value=0)
         parts += ["### Winners by EAPS of training alone, as the published study counted", markdown(won)]
-        parts += [f"The published winner is among ours in {inside} of {len(won)}."]
+        parts += [f"The published winner, where it was run, is among ours in {inside['yes']} of {inside.sum()}."]
         parts += ["### Beside the published values", markdown(beside[BESIDE])]
     for drawing in drawings(folder, results):
         if drawing.name.removeprefix(f"{folder.name}_") in FIGURES:

@@ -149,4 +149,5 @@ def main(folder: str, engine: str, trainer: str, rounds: int) -> None:
 if __name__ == "__main__":
     from benchmarks import user  # by its name: what Ray pickles must be found in its workers
 
-    user.main(*sys.argv[1:4], int(sys.argv[4]))
+    folder, engine, trainer, rounds = sys.argv[1:]
+    user.main(folder, engine, trainer, int(rounds))

@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 
 from scfl_green.analysis.federating import federating
+from scfl_green.analysis.results import MEASURES
 
 
 def left_by(folder: Path, regime: str, seed: int, macro_f1: float, by_step: list[float]) -> dict[str, object]:
@@ -13,10 +14,11 @@ def left_by(folder: Path, regime: str, seed: int, macro_f1: float, by_step: list
     table = pd.DataFrame({"step": range(1, len(by_step) + 1), "validation/accuracy": by_step})
     table.to_csv(folder / f"{regime}-{seed}" / "metrics.csv", index=False)
     best = by_step.index(max(by_step)) + 1
-    return {
-        "data": "d", "model": "actinn", "opt": "baseline", "regime": regime, "seed": seed, "folder": f"{regime}-{seed}",
+    return dict.fromkeys(MEASURES, 0.0) | {
+        "data": "d", "model": "actinn", "opt": "baseline", "regime": regime, "split": "donor", "seed": seed,
+        "folder": f"{regime}-{seed}",
         "macro_f1": macro_f1, "accuracy": macro_f1, "best_step": best, "bytes_up": 1e6, "bytes_down": 2e6,
-        "emissions_g": 0.01, "eaps": 100.0,
+        "emissions_g": 0.01, "eaps": 100.0, "too_short": False,
     }  # fmt: skip
 
 

@@ -4,10 +4,9 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
-from scfl_green.analysis.results import METHOD, varied
-from scfl_green.analysis.score import CONFIDENCE
+from scfl_green.analysis.results import method
+from scfl_green.analysis.tables import summarise
 
 REGIMES = {"local": "alone", "federated": "federated", "central": "central"}
 SCORES = {"macro_f1": "macro F1", "accuracy": "accuracy"}
@@ -26,26 +25,23 @@ def federating(folder: Path, results: pd.DataFrame) -> pd.DataFrame:
     found = results[results["regime"].isin([*REGIMES])]
     if found["regime"].nunique() < 2 or "federated" not in set(found["regime"]):
         return pd.DataFrame()
-    keys = [column for column in (*METHOD, *varied(results)) if column != "regime"]
+    keys = [column for column in method(results) if column != "regime"]
+    summary = {regime: table.set_index(keys) for regime, table in summarise(found).groupby("regime")}
     rows: dict[str, pd.Series] = {}
     for score, head in SCORES.items():
-        for regime, named in REGIMES.items():
-            runs = found[found["regime"] == regime].groupby(keys)[score]
-            rows[f"{head} {named}"] = runs.mean()
+        for regime, table in ((regime, summary[regime]) for regime in REGIMES if regime in summary):
+            rows[f"{head} {REGIMES[regime]}"] = table[f"{score}_mean"]
             if score == "macro_f1":
-                rows[f"95% interval {named}"] = runs.agg(_interval)
-    together = found[found["regime"] == "federated"].assign(MB=lambda runs: (runs.bytes_up + runs.bytes_down) / 1e6)
-    means = together.groupby(keys)[["MB", "emissions_g", "eaps"]].mean()
-    rows |= {"MB": means["MB"], "mg CO2e": means["emissions_g"] * 1e3, "EAPS": means["eaps"]}
+                rows[f"95% interval {REGIMES[regime]}"] = table.apply(_interval, axis="columns")
+    federated = found[found["regime"] == "federated"].groupby(keys)
+    rows["MB"] = (federated["bytes_up"].mean() + federated["bytes_down"].mean()) / 1e6
+    rows |= {"mg CO2e": federated["emissions_g"].mean() * 1e3, "EAPS": federated["eaps"].mean()}
     rows[f"rounds to {NEAR:.0%} of central"] = _rounds(folder, found, keys)
     return pd.DataFrame(rows).dropna(axis="columns", how="all").reset_index()
 
 
-def _interval(values: pd.Series) -> str | float:
-    if len(values) < 2:
-        return np.nan
-    reach = stats.t.isf((1 - CONFIDENCE) / 2, len(values) - 1) * values.std() / len(values) ** 0.5
-    return f"{values.mean() - reach:.3f}–{values.mean() + reach:.3f}"
+def _interval(row: pd.Series) -> str | None:
+    return f"{row['macro_f1_low']:.3f}–{row['macro_f1_high']:.3f}" if row["runs"] > 1 else None
 
 
 def _rounds(folder: Path, found: pd.DataFrame, keys: list[str]) -> pd.Series:

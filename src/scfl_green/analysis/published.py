@@ -28,7 +28,7 @@ def beside_published(results: pd.DataFrame) -> pd.DataFrame:
 
 def winners_beside_published(results: pd.DataFrame) -> pd.DataFrame:
     """For every framework the opt, and for every opt the framework, with the highest EAPS of training alone, since the
-    study counted no transfer: ours, with all ties, and the published one."""
+    study counted no transfer: ours, with all ties, and the published one, which is not run where the sweep lacks it."""
     rows = []
     theirs = published().assign(eaps=lambda runs: runs["weighted_f1"] / runs["emissions_kg"])
     for over, within in (("opt", "model"), ("model", "opt")):
@@ -39,6 +39,8 @@ def winners_beside_published(results: pd.DataFrame) -> pd.DataFrame:
             same = same[same[within] == name]
             won = None if same.empty else same.sort_values("eaps")[over].iloc[-1]
             inside = "–" if won is None else "yes" if won in set(cell[over]) else "no"
+            if won is not None and won not in set(results[over]):
+                inside = "not run"
             ours = ", ".join(cell[over]) + ("" if len(cell) == 1 else " (tie)")
             row = {"data": data, "regime": regime, "of": name, "ours": ours, "published": won or "–"}
             rows.append({**row, "published one is among ours": inside})
