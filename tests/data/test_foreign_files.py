@@ -136,9 +136,31 @@ def test_features_that_are_no_genes_are_left_out_of_genes_and_depth(tmp_path: Pa
     assert sum(int(word) for word in read.notes[0].split() if word.isdigit()) == 10
 
 
+def test_raw_counts_know_their_features_by_the_var_of_the_file(tmp_path: Path) -> None:
+    adata = cells()
+    adata.var["feature_types"] = OTHERS["feature_types"]
+    adata.var["gene_symbols"] = [f"SYMBOL{number}" for number in range(60)]
+    adata.raw = ad.AnnData(adata.X, adata.obs, pd.DataFrame(index=adata.var_names))
+    adata.X = adata.X.log1p()
+    path = written(tmp_path / "raw.h5ad", adata)
+    read = Cells.read([path], SITE)
+    np.testing.assert_array_equal(read.counts.toarray(), COUNTS[:, :50])
+    by_key = Cells.read([path], Reading("cell_type", "site", gene_key="gene_symbols"))
+    assert by_key.symbols.tolist() == [f"SYMBOL{number}" for number in range(50)]
+
+
+def test_a_layer_may_be_called_as_raw_counts_are(tmp_path: Path) -> None:
+    adata = cells()
+    adata.layers["raw.X"], adata.X = adata.X, adata.X.log1p()
+    read = Cells.read([written(tmp_path / "cells.h5ad", adata)], Reading("cell_type", "site", counts="layers/raw.X"))
+    np.testing.assert_array_equal(read.counts.toarray(), COUNTS)
+
+
 def test_names_tell_what_is_no_gene() -> None:
     names = {
         "spike-in": ["ERCC-00002", "ercc-00171"],
+        "count of reads": ["__no_feature", "N_multimapping"],
+        "control": ["NegControlProbe_00042", "UnassignedCodeword_0001"],
         "antibody or hashtag": [
             "CD3_TotalSeqB",
             "ADT-CD4",
@@ -153,7 +175,7 @@ def test_names_tell_what_is_no_gene() -> None:
     every = [name for of_kind in names.values() for name in of_kind]
     is_gene, note = genes_of(pd.DataFrame({"feature_name": every}, index=map(str, range(len(every)))))
     assert [name for name, kept in zip(every, is_gene, strict=True) if kept] == names[""]
-    assert note == "features that are no genes are left out: 6 antibody or hashtag, 2 peak, 2 spike-in"
+    assert note.endswith(": 6 antibody or hashtag, 2 control, 2 count of reads, 2 peak, 2 spike-in")
     with pytest.raises(InputError, match="none of the 2 features is a gene"):
         genes_of(pd.DataFrame(index=names["peak"]))
 

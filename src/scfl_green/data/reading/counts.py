@@ -35,7 +35,7 @@ def find(file: Mapping[str, Any], wanted: str | None, kind: Kind) -> str:
     """Find the counts: ``wanted``, or the first of ``PLACES`` whose first cells look like counts (``X`` if values are
     used as features unchanged). InputError says what was found instead."""
     if wanted is not None:
-        place = wanted.replace("raw.X", "raw/X")
+        place = "raw/X" if wanted == "raw.X" else wanted
         if place not in file:
             there = [p for p in ("X", "raw/X", *(f"layers/{name}" for name in file.get("layers", ()))) if p in file]
             raise InputError(f"data.counts={wanted}: no such matrix; there are {', '.join(there) or 'none'}")

@@ -17,7 +17,7 @@ from scfl_green.data.reading.counts import Kind
 from scfl_green.data.reading.genes import GeneNames
 from scfl_green.data.reading.labels import clean_labels, column, ontology_column, ontology_ids
 from scfl_green.data.reading.matrix import shape
-from scfl_green.data.reading.measured import COLUMNS, genes_of
+from scfl_green.data.reading.measured import genes_of, var_of
 from scfl_green.data.reading.preflight import opened, table
 from scfl_green.data.reading.quality import check_sizes
 from scfl_green.errors import InputError
@@ -73,7 +73,7 @@ class File:
             place = counts.find(file, reading.counts, reading.kind)
             key = first_of(file["obs"], reading.label_key)
             obs = table(file["obs"], (key, ontology_column(key), reading.client_key, reading.donor_key))
-            var = table(file["raw/var" if place == "raw/X" else "var"], (reading.gene_key, *COLUMNS))
+            var = var_of(file, place, reading.gene_key)
             n_cells, n_genes = shape(file[place])
             check_sizes(place, (n_cells, n_genes), len(obs), len(var))
             is_gene, others = genes_of(var)
