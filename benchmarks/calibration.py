@@ -19,7 +19,7 @@ from hydra.utils import instantiate
 
 from benchmarks.setting import composed, embedded, quiet
 from scfl_green.data.dataset import Dataset
-from scfl_green.models.scores import calibration_error, prediction_scores, reliability
+from scfl_green.models.scores import UNIT, calibration_error, prediction_scores, reliability
 from scfl_green.runs.assemble import make_job
 from scfl_green.runs.names import register_resolvers
 from scfl_green.runs.run import metered
@@ -72,7 +72,7 @@ def pooled_errors(of: pd.DataFrame) -> str:
         before, after = (
             torch.tensor([json.loads(bins) for bins in chosen[f"bins_{name}"]]) for name in ("before", "after")
         )
-        cells, confidence, _ = after.unbind(dim=2)
+        cells, confidence, _ = (after * torch.tensor([1, UNIT, 1], dtype=torch.float64)).unbind(dim=2)
         spread = (confidence * (1 - confidence / cells.clamp_min(1))).sqrt() * (2 / math.pi) ** 0.5
         chance = (spread.sum(dim=1) / cells.sum(dim=1)).mean()
         errors = [calibration_error(sums.sum(dim=0)) for sums in (before, after)]
