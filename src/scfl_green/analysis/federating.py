@@ -9,14 +9,13 @@ from scfl_green.analysis.results import method
 from scfl_green.analysis.tables import summarise
 
 REGIMES = {"local": "alone", "federated": "federated", "central": "central"}
-SCORES = {"macro_f1": "macro F1", "accuracy": "accuracy"}
 NEAR = 0.99  # of the accuracy of central training
 ACCURACY = "validation/accuracy"
 
 
 def federating(folder: Path, results: pd.DataFrame) -> pd.DataFrame:
-    """A row a method: the means of its scores over the seeds in each regime, Student's interval of macro F1, and what
-    the federation sent, emitted and needed; empty unless there are federations beside another regime.
+    """A row a method: its macro F1 in each regime, a mean over seeds with Student's interval, and what the federation
+    sent, emitted and needed; empty unless there are federations beside another regime.
 
     Rounds to 99% of central: the first round that has so much of the accuracy that central training with the same seed
     ends with, both on validation cells; the median over seeds, of which those that never get there count as later than
@@ -28,11 +27,10 @@ def federating(folder: Path, results: pd.DataFrame) -> pd.DataFrame:
     keys = [column for column in method(results) if column != "regime"]
     summary = {regime: table.set_index(keys) for regime, table in summarise(found).groupby("regime")}
     rows: dict[str, pd.Series] = {}
-    for score, head in SCORES.items():
-        for regime, table in ((regime, summary[regime]) for regime in REGIMES if regime in summary):
-            rows[f"{head} {REGIMES[regime]}"] = table[f"{score}_mean"]
-            if score == "macro_f1":
-                rows[f"95% interval {REGIMES[regime]}"] = table.apply(_interval, axis="columns")
+    for regime, named in REGIMES.items():
+        if regime in summary:
+            rows[f"macro F1 {named}"] = summary[regime]["macro_f1_mean"]
+            rows[f"95% interval {named}"] = summary[regime].apply(_interval, axis="columns")
     federated = found[found["regime"] == "federated"].groupby(keys)
     rows["MB"] = (federated["bytes_up"].mean() + federated["bytes_down"].mean()) / 1e6
     rows |= {"mg CO2e": federated["emissions_g"].mean() * 1e3, "EAPS": federated["eaps"].mean()}
