@@ -23,9 +23,9 @@ def rows(quick: bool, cache: Path) -> Iterator[Row]:
     n_cells = 2000 if quick else 20_000
     cells = Cells.read(packaged("pancreas"), Reading("cell_type", None))
     # The most often expressed genes, and cells over and over: batches as wide and as many as a larger file's.
-    genes = np.sort(np.argsort(-cells.counts.getnnz(axis=0))[:N_GENES])
+    genes = np.sort(np.argsort(-cells.counts[:].getnnz(axis=0))[:N_GENES])
     chosen = np.resize(np.arange(len(cells)), n_cells)
-    matrix = cells.counts[:, genes][chosen]
+    matrix = cells.counts[:][:, genes][chosen]
     labels = cells.labels[chosen]
     dense = matrix.toarray()
     features = Features(matrix, np.full(matrix.shape[1], -0.1, dtype=np.float32), labels)

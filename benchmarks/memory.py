@@ -65,7 +65,7 @@ def measure(paths: list[Path], folder: Path) -> None:
     imports, start = peak_mb(os.getpid()), time.perf_counter()
     cells = Cells.read(paths, Reading("cell_type", None))
     read = time.perf_counter() - start
-    counts = cells.counts
+    counts = cells.counts[:]
     matrix = (counts.data.nbytes + counts.indices.nbytes + counts.indptr.nbytes) / 1e6
     split = iid(cells, clients=8, test="cells", test_share=0.2, validation=0.1, newcomers=0, seed=0)
     prepare(cells, split, folder, Recipe(partial(between_within, n_genes=2000)))

@@ -36,7 +36,7 @@ class Task:
         cells = Cells.read(paths, Reading(**reading | {"preprocess": True}))
         assert (cells.labels == self.dataset.features.labels).all()
         obs = pd.DataFrame({"type": np.array(cells.types)[cells.labels], "study": cells.clients}).astype("category")
-        whole = AnnData(cells.counts, obs.set_axis(map(str, obs.index)), pd.DataFrame(index=cells.genes))
+        whole = AnnData(cells.counts[:], obs.set_axis(map(str, obs.index)), pd.DataFrame(index=cells.genes))
         return whole[self.train].copy(), whole[self.test].copy()
 
     def votes(self, predicted: Any) -> torch.Tensor:

@@ -147,4 +147,4 @@ def as_adata(cells: Cells) -> ad.AnnData:
     columns = {"cell_type": np.array(cells.types)[cells.labels], "donor_id": cells.donors, "site": cells.clients}
     obs = pd.DataFrame(columns, index=names, dtype="category")
     var = pd.DataFrame({"feature_name": cells.symbols}, index=cells.genes)
-    return ad.AnnData(cells.counts.copy(), obs=obs, var=var)
+    return ad.AnnData(cells.counts[:].copy(), obs=obs, var=var)

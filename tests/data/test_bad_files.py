@@ -228,7 +228,7 @@ CASES: dict[str, tuple[Callable[[Path], object], list[str], str]] = {
     "dangling link": (edited(dangling), [], "damaged"),
     "NaN": (counted(lambda c: c.__setitem__((0, 0), np.nan)), [], "1 NaN or infinite"),
     "infinity": (counted(lambda c: c.__setitem__((0, 0), np.inf)), [], "1 NaN or infinite"),
-    "negative counts": (counted(lambda c: c.__setitem__((0, 0), -2)), [], "negative values, down to -2"),
+    "negative counts": (counted(lambda c: c.__setitem__((0, 0), -2)), [], "negative whole numbers, down to -2"),
     "scaled": (counted(lambda c: (c - c.mean(0)) / c.std(0)), [], "as in scaled data"),
     "log-normalised": (counted(lambda c: LOGGED), [], "cells add up to 10000 before the log"),
     "logged counts": (counted(np.log1p), [], "log-transformed counts"),
@@ -317,8 +317,8 @@ def test_good_files_of_every_kind_are_read_alike(tmp_path: Path) -> None:
     ]:  # fmt: skip
         adata.write_h5ad(path)
         cells = Cells.read([path], Reading("cell_type", "donor_id"))
-        np.testing.assert_array_equal(cells.counts.toarray(), COUNTS)
-        assert cells.counts.has_sorted_indices
+        np.testing.assert_array_equal(cells.counts[:].toarray(), COUNTS)
+        assert cells.counts[:].has_sorted_indices
         assert cells.notes == (f"good: counts from {place}",)
 
 

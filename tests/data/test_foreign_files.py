@@ -12,6 +12,7 @@ from scipy import sparse
 
 from scfl_green.data.reading.cells import Cells
 from scfl_green.data.reading.file import Reading
+from scfl_green.data.reading.genes import GeneNames, locate
 from scfl_green.data.reading.measured import genes_of
 from scfl_green.data.reading.naming import nearly_alike
 from scfl_green.errors import InputError
@@ -72,7 +73,7 @@ def test_text_is_the_same_however_it_is_stored(
     assert both.symbols.tolist() == cells().var["feature_name"].tolist()
     alone = Cells.read([theirs], SITE)
     assert sorted(set(alone.clients)) == ["a", "b"]
-    np.testing.assert_array_equal(alone.counts.toarray(), COUNTS)
+    np.testing.assert_array_equal(alone.counts[:].toarray(), COUNTS)
 
 
 def test_missing_values_and_nullable_columns_are_read(tmp_path: Path) -> None:
@@ -113,7 +114,7 @@ def test_tables_of_other_writers_are_read(tmp_path: Path, change: Callable[[h5py
     read = Cells.read([written(tmp_path / "cells.h5ad", cells(), change)], SITE)
     assert read.types == ("B cell", "Müller cell", "T cell")
     assert sorted(set(read.clients)) == ["a", "b"]
-    np.testing.assert_array_equal(read.counts.toarray(), COUNTS)
+    np.testing.assert_array_equal(read.counts[:].toarray(), COUNTS)
 
 
 OTHERS = {
@@ -130,7 +131,7 @@ def test_features_that_are_no_genes_are_left_out_of_genes_and_depth(tmp_path: Pa
     adata.layers["counts"], adata.X = adata.X, adata.X.log1p()
     read = Cells.read([written(tmp_path / "all.h5ad", adata)], SITE)
     genes = Cells.read([written(tmp_path / "genes.h5ad", cells()[:, :50].copy())], SITE)
-    np.testing.assert_array_equal(read.counts.toarray(), genes.counts.toarray())
+    np.testing.assert_array_equal(read.counts[:].toarray(), genes.counts[:].toarray())
     assert read.genes.tolist() == genes.genes.tolist()
     assert read.notes[0].startswith("all: features that are no genes are left out: ")
     assert sum(int(word) for word in read.notes[0].split() if word.isdigit()) == 10
@@ -144,7 +145,7 @@ def test_raw_counts_know_their_features_by_the_var_of_the_file(tmp_path: Path) -
     adata.X = adata.X.log1p()
     path = written(tmp_path / "raw.h5ad", adata)
     read = Cells.read([path], SITE)
-    np.testing.assert_array_equal(read.counts.toarray(), COUNTS[:, :50])
+    np.testing.assert_array_equal(read.counts[:].toarray(), COUNTS[:, :50])
     by_key = Cells.read([path], Reading("cell_type", "site", gene_key="gene_symbols"))
     assert by_key.symbols.tolist() == [f"SYMBOL{number}" for number in range(50)]
 
@@ -153,7 +154,7 @@ def test_a_layer_may_be_called_as_raw_counts_are(tmp_path: Path) -> None:
     adata = cells()
     adata.layers["raw.X"], adata.X = adata.X, adata.X.log1p()
     read = Cells.read([written(tmp_path / "cells.h5ad", adata)], Reading("cell_type", "site", counts="layers/raw.X"))
-    np.testing.assert_array_equal(read.counts.toarray(), COUNTS)
+    np.testing.assert_array_equal(read.counts[:].toarray(), COUNTS)
 
 
 def test_names_tell_what_is_no_gene() -> None:
@@ -192,7 +193,7 @@ def test_corrected_counts_are_read_where_they_are_called_so(tmp_path: Path) -> N
         Cells.read([path], SITE)
     assert "preprocess=none" not in str(refused.value)
     read = Cells.read([path], Reading("cell_type", "site", fractions=True))
-    np.testing.assert_array_equal(read.counts.toarray(), corrected())
+    np.testing.assert_array_equal(read.counts[:].toarray(), corrected())
     assert read.notes == ("cells: fractions of counts from X",)
 
 
@@ -210,7 +211,7 @@ def test_whole_numbers_up_to_rounding_are_rounded_and_said_to_be(tmp_path: Path)
     undone = np.expm1(np.log1p(COUNTS / depth * 1e4).astype(np.float32)) * depth / 1e4
     assert (undone != COUNTS).any()
     read = Cells.read([written(tmp_path / "cells.h5ad", cells(undone.astype(np.float32)))], SITE)
-    np.testing.assert_array_equal(read.counts.toarray(), COUNTS)
+    np.testing.assert_array_equal(read.counts[:].toarray(), COUNTS)
     assert read.notes == ("cells: counts, whole up to rounding, from X",)
 
 
@@ -223,8 +224,108 @@ def test_labels_that_are_none_are_said_and_left_out_on_request(tmp_path: Path) -
     read = Cells.read([path], Reading("cell_type", "site", drop_types=dropped))
     assert read.types == ("B cell", "Müller cell", "T cell")
     assert "15 cells of Unassigned, doublet, low-quality cells are left out" in read.notes
-    with pytest.raises(InputError, match=r"data.drop_types: no cell has the type 'doublets'; did you mean doublet"):
+    with pytest.raises(InputError, match=r"data.drop_types: no cell is of 'doublets'; did you mean doublet"):
         Cells.read([path], Reading("cell_type", "site", drop_types=["doublets"]))
+
+
+def test_donors_that_are_none_are_said_and_left_out_on_request(tmp_path: Path) -> None:
+    """As Vireo names cells that it gives to no donor, and demultiplexed hashtags those of no or of two."""
+    site = [*["a", "b", "doublet", "unassigned"] * 5, *["a", "b"] * 35]
+    path = written(tmp_path / "cells.h5ad", cells(site=site))
+    (note,) = (note for note in Cells.read([path], SITE).notes if "clients or donors that seem to be none" in note)
+    assert note.endswith("doublet (5 cells), unassigned (5 cells); leave them out with "
+                         "'data.drop_clients=[doublet,unassigned]'")  # fmt: skip
+    read = Cells.read([path], Reading("cell_type", "site", drop_clients=["doublet", "unassigned"]))
+    assert sorted(set(read.clients)) == ["a", "b"]
+    np.testing.assert_array_equal(read.counts[:].toarray(), COUNTS[np.isin(site, ["a", "b"])])
+    with pytest.raises(InputError, match=r"data.drop_clients: no cell is of 'doublets'; did you mean doublet"):
+        Cells.read([path], Reading("cell_type", "site", drop_clients=["doublets"]))
+    with pytest.raises(InputError, match="all cells belong to 'a'"):
+        Cells.read([path], Reading("cell_type", "site", drop_clients=["b", "doublet", "unassigned"]))
+    paths = [path, written(tmp_path / "other.h5ad", cells(ELSEWHERE))]
+    read = Cells.read(paths, Reading("cell_type", None, "site", drop_clients=["cells/doublet", "cells/unassigned"]))
+    assert sorted(set(read.donors)) == ["cells/a", "cells/b", "other/a", "other/b"]
+
+
+def test_numbered_genes_are_not_matched_across_files(tmp_path: Path) -> None:
+    """The numbers may count other genes, also where all files have the same."""
+    one, other = cells(), cells(ELSEWHERE)
+    for adata in (one, other):
+        adata.var = pd.DataFrame(index=[str(number) for number in range(60)])
+    paths = [written(tmp_path / "one.h5ad", one), written(tmp_path / "other.h5ad", other)]
+    assert len(Cells.read(paths[:1], SITE).genes) == 60
+    with pytest.raises(InputError, match=r"genes are numbered \(0, 1, 2.*\), not named.*data.gene_key"):
+        Cells.read(paths, Reading("cell_type"))
+    by_entrez = GeneNames(None, np.array(["7157", "100287102"], dtype=object))
+    assert locate(by_entrez, by_entrez, 0.5).tolist() == [0, 1]
+    numbered = GeneNames(None, np.array(["0", "1"], dtype=object))
+    with pytest.raises(InputError, match="genes are numbered"):
+        locate(numbered, numbered, 0.5)
+
+
+def test_ids_of_a_part_of_the_genes_are_not_used(tmp_path: Path) -> None:
+    one, other = cells(), cells(ELSEWHERE)
+    for adata, known in ((one, 40), (other, 60)):
+        ids = adata.var_names.to_numpy(dtype=object)
+        adata.var = pd.DataFrame({"gene_ids": [*ids[:known], *[None] * (60 - known)]}, index=adata.var["feature_name"])
+    paths = [written(tmp_path / "one.h5ad", one), written(tmp_path / "other.h5ad", other)]
+    read = Cells.read(paths, Reading("cell_type"))
+    assert len(read.genes) == 60
+    assert "genes: the same 60 in all files" in read.notes
+
+
+def test_counts_of_all_genes_go_before_a_layer_of_some(tmp_path: Path) -> None:
+    """As scVI's tutorial keeps them: counts of the chosen genes in a layer, of all in raw."""
+    adata = cells()
+    adata.raw = adata
+    adata = adata[:, :20].copy()
+    adata.layers["counts"], adata.X = adata.X.copy(), adata.X.log1p()
+    path = written(tmp_path / "cells.h5ad", adata)
+    read = Cells.read([path], SITE)
+    np.testing.assert_array_equal(read.counts[:].toarray(), COUNTS)
+    assert read.notes == ("cells: counts from raw/X",)
+    some = Cells.read([path], Reading("cell_type", "site", counts="layers/counts"))
+    np.testing.assert_array_equal(some.counts[:].toarray(), COUNTS[:, :20])
+
+
+def test_counts_may_be_as_large_as_reads(tmp_path: Path) -> None:
+    deep = COUNTS.copy()
+    deep[0, 0] = 2**24
+    read = Cells.read([written(tmp_path / "cells.h5ad", cells(deep))], SITE)
+    np.testing.assert_array_equal(read.counts[:].toarray(), deep)
+    deep[0, 0] = 2**25
+    with pytest.raises(InputError, match=r"values up to 3.36e\+07, at most 1.68e\+07"):
+        Cells.read([written(tmp_path / "cells.h5ad", cells(deep))], SITE)
+
+
+def test_values_after_the_end_of_a_matrix_are_no_part_of_it(tmp_path: Path) -> None:
+    """As writers leave them that allocate more than they fill."""
+
+    def longer(file: h5py.File) -> None:
+        for name in ("data", "indices"):
+            values = file[f"X/{name}"][:]
+            del file[f"X/{name}"]
+            file[f"X/{name}"] = np.append(values, np.zeros(100, values.dtype))
+
+    for number, kind in enumerate((sparse.csr_matrix, sparse.csc_matrix)):
+        adata = cells()
+        adata.X = kind(adata.X)
+        read = Cells.read([written(tmp_path / f"{number}.h5ad", adata, longer)], SITE)
+        np.testing.assert_array_equal(read.counts[:].toarray(), COUNTS)
+
+
+def test_counts_that_their_type_could_not_hold_are_not_called_features(tmp_path: Path) -> None:
+    wrapped = (COUNTS * 20).astype(np.uint8).astype(np.int8)
+    with pytest.raises(InputError, match=r"negative whole numbers, down to -.*their type could not hold") as refused:
+        Cells.read([written(tmp_path / "cells.h5ad", cells(wrapped))], SITE)
+    assert "data.preprocess" not in str(refused.value)
+
+
+def test_small_values_that_are_not_whole_may_be_either(tmp_path: Path) -> None:
+    """log2(TPM + 1) of some genes cannot be told from estimates."""
+    values = np.where(COUNTS > 0, np.random.default_rng(1).uniform(0.5, 12, COUNTS.shape), 0).astype(np.float32)
+    with pytest.raises(InputError, match=r"data.preprocess=none, if these are logarithms, or, .*data.fractions=true"):
+        Cells.read([written(tmp_path / "cells.h5ad", cells(values))], SITE)
 
 
 def test_types_with_one_ontology_id_are_one_across_files(tmp_path: Path) -> None:

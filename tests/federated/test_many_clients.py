@@ -25,7 +25,7 @@ N, OF_EACH, SAMPLED = 1000, 20, 15
 
 def many(few: Cells) -> Cells:
     rows, genes = np.resize(np.arange(len(few)), N * OF_EACH), slice(400)
-    small = replace(few, counts=few.counts[:, genes], genes=few.genes[genes], symbols=few.symbols[genes])
+    small = replace(few, counts=few.counts[:][:, genes], genes=few.genes[genes], symbols=few.symbols[genes])
     return replace(small, **{name: getattr(small, name)[rows] for name in ("counts", "labels", "clients", "donors")})
 
 

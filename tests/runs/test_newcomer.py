@@ -218,7 +218,7 @@ def test_other_names_alone_change_no_feature(pancreas: Cells) -> None:
     kept = Preparation(pancreas.genes[chosen], pancreas.symbols[chosen], np.full(100, 0.5), np.ones(100))
     order = np.random.default_rng(0).permutation(6500)
     own = cells.symbols[order]
-    other = replace(cells, counts=cells.counts[:, order], genes=own, symbols=own)
+    other = replace(cells, counts=cells.counts[:][:, order], genes=own, symbols=own)
     renamed = with_genes(other, kept.genes, kept.symbols, 1.0)
     same, features = (next(kept.apply(one)).toarray() for one in (cells, renamed))
     assert np.array_equal(features, same)

@@ -93,8 +93,10 @@ class Agreement:
         return cls(types, ids, space.names, space.symbols, positions, all_notes, renamed, named)
 
     def checked(self) -> "Agreement":
-        """The same; InputError if its types cannot be classified."""
+        """The same; InputError if its types cannot be classified, or genes of several sites are numbered."""
         check_types(self.types, [*self.told.values()])
+        if len(self.told) > 1:
+            genes.check_named(self.genes)
         return self
 
     def question(self, name: str) -> Packed:

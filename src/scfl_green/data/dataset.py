@@ -135,8 +135,9 @@ def _store(folder: Path, cells: Cells, split: Split, preparation: Preparation, a
     lengths = [np.zeros(1, dtype=np.int64)]
     with (folder / "data").open("wb") as data, (folder / "indices").open("wb") as indices:
         for block in preparation.apply(cells):
-            block.data.astype(np.float32).tofile(data)
-            block.indices.astype(np.int32).tofile(indices)
+            # Not by tofile, which is silent about a disk that is full at its end.
+            data.write(block.data.astype(np.float32).data)
+            indices.write(block.indices.astype(np.int32).data)
             lengths.append(np.diff(block.indptr))
     arrays = {"indptr": np.concatenate(lengths).cumsum(), "labels": cells.labels}
     save_file(arrays | {name: getattr(preparation, name) for name in ("mean", "scale")}, folder / "arrays")

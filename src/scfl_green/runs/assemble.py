@@ -17,6 +17,7 @@ from scfl_green.data.dataset import Dataset, ask_again, kept_in, load, prepare
 from scfl_green.data.partition import Split
 from scfl_green.data.reading.cells import Cells
 from scfl_green.data.reading.file import Reading
+from scfl_green.data.reading.genes import check_named
 from scfl_green.data.reading.known import with_genes, with_types
 from scfl_green.data.site import directly
 from scfl_green.data.sources.local import cache_folder, contents
@@ -100,6 +101,8 @@ def _read(cfg: DictConfig, paths: Sequence[Path], start: TrainedModel | None) ->
             cells = replace(cells, clients=np.full(len(cells), paths[0].stem, dtype=object))
         if start is not None:
             known = start.preparation
+            if not start.seen.matches(contents(paths), len(cells)):
+                check_named(known.genes)
             cells = with_genes(cells, known.genes, known.symbols, cfg.data.min_gene_overlap)
             cells = with_types(cells, start.types, start.type_ids, grows=_learns_types(cfg))
         return cells, instantiate(cfg.split, _partial_=True, _convert_="all")(cells)

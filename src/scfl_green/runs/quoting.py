@@ -7,7 +7,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
 # Settings that hold names: a donor 10_1 is not the number 101.
-LISTS = ("split.test", "split.newcomers", "data.drop_types", "data.label_key", "data.path")
+LISTS = ("split.test", "split.newcomers", "data.drop_types", "data.drop_clients", "data.label_key", "data.path")
 NAME = "finetuning.client"
 IN_BRACKETS = re.compile(r"\[([^\]\[]*)\]")
 # Needs no quotes.

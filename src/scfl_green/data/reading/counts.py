@@ -7,18 +7,19 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
-from scfl_green.data.reading.matrix import blocks
-from scfl_green.data.reading.quality import check_range
+from scfl_green.data.reading.matrix import blocks, shape
+from scfl_green.data.reading.quality import LARGEST, MOST_COUNTS, check_range
 from scfl_green.errors import InputError, listed
 
-# Searched for counts in this order.
+# Searched for counts in this order; a matrix of more genes goes first, since layers lack those that were not chosen.
 PLACES = ("layers/counts", "raw/X", "X")
 # What to do with values that are no counts: log-normalising logged ones again, or not normalising others, would make
 # results worse.
 LOGGED = ", or use the values as features with data.preprocess=none"
 UNLOGGED = ", or, if these are counts without ambient RNA, estimates (RSEM) or normalised counts, data.fractions=true"
+EITHER = f"{LOGGED}, if these are logarithms{UNLOGGED}"
 # Values from which logarithms can be told, and the bases that are recognised: log(1 + x), log2(1 + x), log10(1 + x).
-FEWEST = 100
+FEWEST, LOGGED_BELOW = 100, 20
 UNDO: tuple[Callable[[np.ndarray], np.ndarray], ...] = (np.expm1, lambda x: np.exp2(x) - 1, lambda x: 10**x - 1)
 
 
@@ -32,8 +33,8 @@ class Kind:
 
 
 def find(file: Mapping[str, Any], wanted: str | None, kind: Kind) -> str:
-    """Find the counts: ``wanted``, or the first of ``PLACES`` whose first cells look like counts (``X`` if values are
-    used as features unchanged). InputError says what was found instead."""
+    """Find the counts: ``wanted``, or of the ``PLACES`` whose first cells look like counts the first of the most genes
+    (``X`` if values are used as features unchanged). InputError says what was found instead."""
     if wanted is not None:
         place = "raw/X" if wanted == "raw.X" else wanted
         if place not in file:
@@ -45,14 +46,17 @@ def find(file: Mapping[str, Any], wanted: str | None, kind: Kind) -> str:
         raise InputError(f"the file has no X, no raw.X and no layers['counts']; {_wanted(file)}")
     if not kind.preprocess:
         return "X" if "X" in places else places[0]
-    problems = {}
+    problems, good = {}, []
     for place in places:
         first = next(blocks(file[place]), None)
         empty = first is not None and first.nnz == 0 < min(first.shape)
         if (found := ("only zeros", "") if empty else problem(first, kind)) is None:
-            return place
-        problems[place] = found
-    raise _refusal(problems, file)
+            good.append(place)
+        else:
+            problems[place] = found
+    if not good:
+        raise _refusal(problems, file)
+    return max(good, key=lambda place: shape(file[place])[1])
 
 
 def read(file: Mapping[str, Any], place: str, kind: Kind, columns: np.ndarray) -> Iterator[sparse.csr_matrix]:
@@ -61,7 +65,7 @@ def read(file: Mapping[str, Any], place: str, kind: Kind, columns: np.ndarray) -
     for block in blocks(file[place], columns):
         if kind.preprocess and (found := problem(block, kind)):
             raise _refusal({place: found}, file)
-        check_range(block.data, place)
+        check_range(block.data, place, MOST_COUNTS if kind.preprocess else LARGEST)
         if kind.preprocess and not kind.fractions:
             np.rint(block.data, out=block.data)
             block.eliminate_zeros()
@@ -85,6 +89,8 @@ def problem(block: sparse.csr_matrix | None, kind: Kind) -> tuple[str, str] | No
     values = block.data
     if not np.isfinite(values).all():
         return f"{int((~np.isfinite(values)).sum())} NaN or infinite values", ""
+    if (values < 0).any() and (values == np.floor(values)).all():
+        return f"negative whole numbers, down to {values.min():.0f}, as counts that their type could not hold", ""
     if (values < 0).any():
         return f"negative values, down to {values.min():.3g}, as in scaled data", LOGGED
     if len(values) > 1000 and (values == 1).all():
@@ -93,7 +99,7 @@ def problem(block: sparse.csr_matrix | None, kind: Kind) -> tuple[str, str] | No
         return None
     if (
         len(values) >= FEWEST
-        and values.max() < 20
+        and values.max() < LOGGED_BELOW
         and (logged := next(filter(None, (_logged(block, undo) for undo in UNDO)), None))
     ):
         return logged, LOGGED
@@ -101,7 +107,8 @@ def problem(block: sparse.csr_matrix | None, kind: Kind) -> tuple[str, str] | No
         return None
     if depth := _equal_depth(block):
         return f"normalised values (cells add up to {depth:.0f})", UNLOGGED
-    return f"non-integer values, such as {values[~_whole(values)][0]:.4g}", UNLOGGED
+    advice = UNLOGGED if values.max() >= LOGGED_BELOW else EITHER
+    return f"non-integer values, such as {values[~_whole(values)][0]:.4g}", advice
 
 
 def _logged(block: sparse.csr_matrix, undo: Callable[[np.ndarray], np.ndarray]) -> str | None:
@@ -133,7 +140,7 @@ def _whole(values: np.ndarray) -> np.ndarray:
 def _refusal(problems: Mapping[str, tuple[str, str]], file: Mapping[str, Any]) -> InputError:
     found = "; ".join(f"{place} holds {what}" for place, (what, _) in problems.items())
     advice = {advice for _, advice in problems.values()}
-    instead = UNLOGGED if UNLOGGED in advice else LOGGED if LOGGED in advice else ""
+    instead = next((words for words in (UNLOGGED, EITHER, LOGGED) if words in advice), "")
     return InputError(f"{found}; {_wanted(file)}{instead}")
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 import numpy as np
+import pandas as pd
 from pydantic import Field
 
 from scfl_green.bounds import Count
@@ -18,6 +19,7 @@ from scfl_green.data.reading.genes import GeneNames
 from scfl_green.data.reading.labels import clean_labels, column, ontology_column, ontology_ids
 from scfl_green.data.reading.matrix import shape
 from scfl_green.data.reading.measured import genes_of, var_of
+from scfl_green.data.reading.naming import without_name
 from scfl_green.data.reading.preflight import opened, table
 from scfl_green.data.reading.quality import check_sizes
 from scfl_green.errors import InputError
@@ -39,6 +41,7 @@ class Reading:
     min_gene_overlap: Annotated[float, Field(ge=0, le=1)] = 0.5
     drop_unlabelled: bool = False
     drop_types: Sequence[str] = ()
+    drop_clients: Sequence[str] = ()
     keep_empty: bool = False
 
     @property
@@ -79,18 +82,28 @@ class File:
             is_gene, others = genes_of(var)
             labels, unlabelled = clean_labels(obs, key, reading.drop_unlabelled)
             type_ids = ontology_ids(obs, key, labels)
-            clients = np.full(n_cells, "all" if alone else path.stem, dtype=object)
-            if alone and reading.client_key is not None:
-                clients = column(obs, reading.client_key, "data.client_key")
-                if len(set(clients)) == 1:
-                    raise InputError(
-                        f"data.client_key={reading.client_key}: all cells belong to {clients[0]!r}; name a column with "
-                        "several clients, or simulate clients with split=iid data.client_key=null"
-                    )
-            donors = clients if reading.donor_key is None else column(obs, reading.donor_key, "data.donor_key")
-            if not alone:  # donor 1 of one site is not donor 1 of another
-                donors = clients + "/" + donors if reading.donor_key is not None else clients
+            clients, donors = _owners(obs, None if alone else path.stem, reading)
+            dropped = np.isin(clients, reading.drop_clients) | np.isin(donors, reading.drop_clients)
+            labels[dropped] = ""
+            owners = Counter(clients[~dropped].tolist()) | Counter(donors[~dropped].tolist())
             names = GeneNames.from_var(var[is_gene], reading.gene_key)
         cells = obs.index.astype(str).to_numpy()
-        notes = tuple(f"{path.stem}: {note}" for note in (unlabelled, others) if note)
+        told = unlabelled, others, *without_name(owners, "clients or donors", "data.drop_clients")
+        notes = tuple(f"{path.stem}: {note}" for note in told if note)
         return cls(path, place, path.stem, labels, clients, donors, cells, is_gene, names, notes, type_ids)
+
+
+def _owners(obs: pd.DataFrame, site: str | None, reading: Reading) -> tuple[np.ndarray, np.ndarray]:
+    """Each cell's client and donor; all cells are of one client, ``site``, if it is named."""
+    clients = np.full(len(obs), "all" if site is None else site, dtype=object)
+    if site is None and reading.client_key is not None:
+        clients = column(obs, reading.client_key, "data.client_key")
+        if len(set(clients) - set(reading.drop_clients)) == 1:
+            raise InputError(
+                f"data.client_key={reading.client_key}: all cells belong to {clients[0]!r}; name a column with "
+                "several clients, or simulate clients with split=iid data.client_key=null"
+            )
+    if reading.donor_key is None:
+        return clients, clients
+    donors = column(obs, reading.donor_key, "data.donor_key")
+    return clients, donors if site is None else clients + "/" + donors  # donor 1 of one site is not that of another

@@ -10,6 +10,8 @@ import pandas as pd
 from scfl_green.data.reading.preflight import no_column
 from scfl_green.errors import InputError, listed
 
+# Numbers below are positions in a table; Entrez's ids of a genome's genes go beyond.
+ENTREZ = 100_000
 ENSEMBL = re.compile(r"(ENS[A-Z]*G\d{11})(\.\d+)?(_PAR_Y)?$")
 # Columns of var that usually hold the gene names that are not in its index.
 ID_COLUMNS = ("gene_ids", "gene_id", "ensembl_id", "feature_id", "ensembl")
@@ -53,7 +55,8 @@ class GeneNames:
                 f"{shares[0]:.0%} of the gene names are Ensembl ids and the rest are not, such as {odd!r}; "
                 "one kind is expected: set data.gene_key to a column of var that has it"
             )
-        ids = next((column for column, share in zip(columns, shares, strict=True) if share > 0.5), None)
+        # Ids of a part of the genes would keep the others from being matched.
+        ids = next((column for column, share in zip(columns, shares, strict=True) if share >= 0.95), None)
         symbols = next((column for column, share in zip(columns, shares, strict=True) if share <= 0.5), None)
         if ids is not None:
             ids = np.array([m[1] if (m := ENSEMBL.match(name)) else name for name in ids], dtype=object)
@@ -62,7 +65,7 @@ class GeneNames:
     @classmethod
     def from_training(cls, names: np.ndarray, symbols: np.ndarray) -> "GeneNames":
         """The names that a preparation keeps: symbols repeat the names where there were none."""
-        by_id = np.mean([bool(ENSEMBL.match(name)) for name in names]) > 0.5
+        by_id = np.mean([bool(ENSEMBL.match(name)) for name in names]) >= 0.95
         return cls(names if by_id else None, None if by_id and (names == symbols).all() else symbols)
 
     @property
@@ -104,11 +107,21 @@ def match(files: dict[str, GeneNames], min_overlap: float) -> GeneSpace:
     return GeneSpace(index.to_numpy(), symbols.to_numpy(), positions, tuple(_notes(columns, own, n_shared, len(index))))
 
 
+def check_named(names: np.ndarray) -> None:
+    """InputError for genes that are numbered: in another file, a number may stand for another gene."""
+    if all(name.isdecimal() for name in names) and max(map(int, names), default=0) < ENTREZ:
+        raise InputError(
+            f"genes are numbered ({listed(names[:3])}), not named, and cannot be matched with those of another file: "
+            "set data.gene_key to a column of var that names them, also for the model, if there is one"
+        )
+
+
 def locate(model: GeneNames, file: GeneNames, min_overlap: float) -> np.ndarray:
     """The position of each of a file's genes among those of a model (int32), -1 for others; matched as files are.
 
     InputError if the file has less than ``min_overlap`` of the model's genes.
     """
+    check_named(model.names)
     columns = _matched_columns({"the model": model, "the file": file})
     known = pd.Index(columns["the model"])
     place = pd.Series(np.arange(len(known)), index=known)[~known.duplicated()]  # symbols may repeat
@@ -133,8 +146,6 @@ def _matched_columns(files: dict[str, GeneNames]) -> dict[str, np.ndarray]:
 
 def _overlap(own: dict[str, dict[str, None]], min_overlap: float) -> int:
     """The number of genes that all files share; InputError if these are too few."""
-    if len(own) > 1 and all(name.isdigit() for name in next(iter(own.values()))):
-        raise InputError("genes are numbered, not named, and cannot be matched across files: set data.gene_key")
     shared = set.intersection(*(set(names) for names in own.values()))
     smallest = min(len(names) for names in own.values())
     if len(shared) < max(min_overlap * smallest, 1):

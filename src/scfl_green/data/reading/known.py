@@ -4,11 +4,12 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 import numpy as np
-from scipy import sparse
 
 from scfl_green.data.reading.cells import Cells
 from scfl_green.data.reading.genes import GeneNames, locate
 from scfl_green.data.reading.labels import check_spelling
+from scfl_green.data.reading.matrix import BLOCK
+from scfl_green.data.reading.rows import StoredRows, in_columns
 from scfl_green.errors import InputError, listed
 
 
@@ -24,13 +25,9 @@ def with_genes(cells: Cells, names: np.ndarray, symbols: np.ndarray, min_overlap
     model, own = (GeneNames.from_training(*pair) for pair in ((names, symbols), (cells.genes, cells.symbols)))
     position = locate(model, own, min_overlap)
     others, n_genes = position < 0, len(names) + int((position < 0).sum())
-    column = np.where(others, len(names) + others.cumsum() - 1, position).astype(cells.counts.indices.dtype)
-    counts = cells.counts
-    shared = (counts.data, column[counts.indices], counts.indptr)
-    twice = len(set(column)) < len(column)  # symbols may repeat: their counts are added up
-    matched = sparse.csr_matrix(shared, (len(cells), n_genes), copy=twice)
-    if twice:
-        matched.sum_duplicates()
+    column = np.where(others, len(names) + others.cumsum() - 1, position)
+    blocks = (cells.counts[start : start + BLOCK] for start in range(0, len(cells), BLOCK))
+    counts = StoredRows((in_columns(block, column, n_genes) for block in blocks), n_genes)
     lacking = names[~np.isin(np.arange(len(names)), position)]
     note = f"genes: {len(names) - len(lacking)} of the model's {len(names)} are in the file"
     if len(lacking):
@@ -38,7 +35,7 @@ def with_genes(cells: Cells, names: np.ndarray, symbols: np.ndarray, min_overlap
     genes, labels = (np.concatenate([of_model, of_file[others]]) for of_model, of_file in (
         (names, cells.genes), (symbols, cells.symbols)
     ))  # fmt: skip
-    return replace(cells, counts=matched, genes=genes, symbols=labels, notes=(*cells.notes, note))
+    return replace(cells, counts=counts, genes=genes, symbols=labels, notes=(*cells.notes, note))
 
 
 def with_types(cells: Cells, types: tuple[str, ...], ids: Iterable[str | None] = (), *, grows: bool = False) -> Cells:

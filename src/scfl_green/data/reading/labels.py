@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from scfl_green.data.reading.naming import BLANK, check_dropped, nearly_alike, without_type
+from scfl_green.data.reading.naming import BLANK, check_dropped, nearly_alike, without_name
 from scfl_green.data.reading.preflight import no_column
 from scfl_green.errors import InputError, listed
 
@@ -53,13 +53,14 @@ def one_registry(
     counted = Counter[str]()
     for types_of_site in told:
         counted.update({name: n or 1 for name, n in types_of_site.items()})
-    check_dropped(drop, counted)
+    check_dropped(drop, counted, "data.drop_types")
     dropped = sum(counted.pop(name) for name in set(drop))
     rare = {name for name, n in counted.items() if n < (least or 1)}
     types = tuple(sorted(counted.keys() - rare))
     notes = [f"{dropped} cells of {listed(sorted(set(drop)))} are left out"] if dropped else []
     notes += [f"{len(rare)} cell types with fewer than {least} cells are left out"] if rare else []
-    return types, [*notes, *without_type({name: counted[name] for name in types}), *nearly_alike(types)]
+    none = without_name({name: counted[name] for name in types}, "cell types", "data.drop_types")
+    return types, [*notes, *none, *nearly_alike(types)]
 
 
 def check_types(types: Sequence[str], told: Sequence[Mapping[str, int | None]]) -> None:

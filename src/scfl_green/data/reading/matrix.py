@@ -10,7 +10,8 @@ from scipy import sparse
 from scfl_green.data.reading.text import text
 from scfl_green.errors import InputError
 
-BLOCK = 4096
+# Of one block at most.
+BLOCK, BLOCK_VALUES = 4096, 1_000_000
 DENSE_BLOCK_BYTES = 64e6
 CSC_VALUES = 8_000_000
 
@@ -28,13 +29,6 @@ def shape(element: Matrix) -> tuple[int, int]:
     if size is None or len(size) != 2:
         raise InputError(f"{_name(element)} is not a matrix of cells x genes; write the file again")
     return int(size[0]), int(size[1])
-
-
-def stored(element: h5py.Group | h5py.Dataset) -> int:
-    """Upper bound on the number of stored values, by which a CSR matrix is allocated."""
-    if isinstance(element, h5py.Group):
-        return element["data"].shape[0]
-    return sum(int(np.count_nonzero(element[rows])) for rows in _dense_rows(element))
 
 
 def blocks(element: Matrix, columns: np.ndarray | None = None) -> Iterator[sparse.csr_matrix]:
@@ -83,8 +77,11 @@ def _sparse(matrix: Matrix) -> Iterator[sparse.csr_matrix]:
 def _csr(group: h5py.Group) -> Iterator[sparse.csr_matrix]:
     n_cells, n_genes = shape(group)
     indptr = _pointers(group, n_cells)
-    for start in range(0, n_cells, BLOCK):
-        rows = indptr[start : min(start + BLOCK, n_cells) + 1]
+    start = 0
+    while start < n_cells:
+        enough = int(np.searchsorted(indptr, indptr[start] + BLOCK_VALUES, "right")) - 1
+        rows = indptr[start : max(start + 1, min(start + BLOCK, enough, n_cells)) + 1]
+        start += len(rows) - 1
         with np.errstate(over="ignore"):
             values = group["data"][rows[0] : rows[-1]].astype(np.float32)
         columns = _indices(group, int(rows[0]), int(rows[-1]), n_genes)
@@ -93,7 +90,8 @@ def _csr(group: h5py.Group) -> Iterator[sparse.csr_matrix]:
 
 def _csc(group: h5py.Group) -> Iterator[sparse.csr_matrix]:
     n_cells, n_genes = shape(group)
-    indptr, n_stored = _pointers(group, n_genes), stored(group)
+    indptr = _pointers(group, n_genes)
+    n_stored = int(indptr[-1])
     # Values are stored by gene: read once for every group of cells that fits in memory beside the result.
     step = max(BLOCK, n_cells * CSC_VALUES // max(1, n_stored))
     # Reading part of a compressed chunk decompresses all of it.
@@ -115,9 +113,9 @@ def _csc(group: h5py.Group) -> Iterator[sparse.csr_matrix]:
 
 
 def _pointers(group: h5py.Group, n: int) -> np.ndarray:
-    indptr, n_stored = group["indptr"][:].astype(np.int64), stored(group)
-    valid = len(indptr) == n + 1 and indptr[0] == 0 and indptr[-1] == n_stored and (np.diff(indptr) >= 0).all()
-    if not valid or group["indices"].shape[0] != n_stored:
+    """Where each row (or column) begins; values after the last one's end are no part of the matrix."""
+    indptr, n_stored = group["indptr"][:].astype(np.int64), min(group[name].shape[0] for name in ("data", "indices"))
+    if len(indptr) != n + 1 or indptr[0] != 0 or indptr[-1] > n_stored or (np.diff(indptr) < 0).any():
         raise InputError(
             f"{group.name}/indptr does not fit its {n_stored} values: the matrix is damaged, write the file again"
         )

@@ -20,22 +20,23 @@ NO_TYPE = re.compile(
 PLAIN = re.compile(r"[A-Za-z][\w .+-]*")  # needs no quotes in a list of Hydra's
 
 
-def without_type(counted: Mapping[str, int]) -> list[str]:
-    """A note on the names, with their numbers of cells, that stand for no cell type, if there are any."""
+def without_name(counted: Mapping[str, int], what: str, setting: str) -> list[str]:
+    """A note on the names of ``what`` (cell types or clients), with their numbers of cells, that stand for none, if
+    there are any, and the ``setting`` that leaves them out."""
     names = [name for name in counted if NO_TYPE.fullmatch(re.sub(r"[\W_]+", "", name.casefold()))]
     if not names:
         return []
     told = listed(f"{name} ({counted[name]} cells)" for name in names)
     quoted = ",".join(name if PLAIN.fullmatch(name) else json.dumps(name, ensure_ascii=False) for name in names)
-    return [f"cell types that seem to be none, and are trained as types: {told}; leave them out with "
-            f"'data.drop_types=[{quoted}]'"]  # fmt: skip
+    return [f"{what} that seem to be none, and are trained as any other: {told}; leave them out with "
+            f"'{setting}=[{quoted}]'"]  # fmt: skip
 
 
-def check_dropped(drop: Iterable[str], names: Iterable[str]) -> None:
-    """InputError for types to leave out that no cell has."""
+def check_dropped(drop: Iterable[str], names: Iterable[str], setting: str) -> None:
+    """InputError for names to leave out that no cell has."""
     for name in sorted(set(drop) - (known := set(names))):
         advice = nearest(name, known) or f"there are {listed(sorted(known))}"
-        raise InputError(f"data.drop_types: no cell has the type {name!r}; {advice}")
+        raise InputError(f"{setting}: no cell is of {name!r}; {advice}")
 
 
 def one_name_each(

@@ -3,15 +3,14 @@
 from pathlib import Path
 
 import numpy as np
-from scipy import sparse
 
-from scfl_green.data.reading.matrix import BLOCK
+from scfl_green.data.reading.rows import StoredRows
 from scfl_green.errors import InputError
 
 # Expressed genes from which identical cells are copies.
 MIN_GENES = 20
-# Largest feature whose sums of squares stay exact.
-LARGEST = 1e6
+# Largest feature whose sums of squares stay exact, and largest whole number that float32 holds with all below.
+LARGEST, MOST_COUNTS = 1e6, 2.0**24
 
 
 def check_sizes(place: str, found: tuple[int, int], n_obs: int, n_var: int) -> None:
@@ -22,14 +21,14 @@ def check_sizes(place: str, found: tuple[int, int], n_obs: int, n_var: int) -> N
         )
 
 
-def check_range(values: np.ndarray, place: str) -> None:
+def check_range(values: np.ndarray, place: str, most: float) -> None:
     if wrong := int((~np.isfinite(values)).sum()):
         raise InputError(f"{place} holds {wrong} NaN or infinite values; remove their cells")
-    if (largest := np.abs(values).max(initial=0)) > LARGEST:
-        raise InputError(f"{place} holds values up to {largest:.3g}, at most {LARGEST:.0g} are expected; rescale them")
+    if (largest := np.abs(values).max(initial=0)) > most:
+        raise InputError(f"{place} holds values up to {largest:.3g}, at most {most:.3g} are expected; rescale them")
 
 
-def check_empty(matrix: sparse.csr_matrix, first: int, n_cells: int, path: Path) -> None:
+def check_empty(matrix: StoredRows, first: int, n_cells: int, path: Path) -> None:
     if empty := int((np.diff(matrix.indptr[first : first + n_cells + 1]) == 0).sum()):
         raise InputError(
             f"{path}: {empty} of {n_cells} cells have no counts; remove them (scanpy.pp.filter_cells), or keep "
@@ -37,18 +36,17 @@ def check_empty(matrix: sparse.csr_matrix, first: int, n_cells: int, path: Path)
         )
 
 
-def check_copies(matrix: sparse.csr_matrix, names: np.ndarray, origins: np.ndarray) -> None:
+def check_copies(matrix: StoredRows, names: np.ndarray, origins: np.ndarray) -> None:
     """InputError for duplicate cells, under any name and in any file: they could be both trained and tested on.
     Cells with few expressed genes may be identical by chance."""
     candidates = np.flatnonzero(np.diff(matrix.indptr) >= MIN_GENES)
     # Identical rows have the same product with random weights; other rows differ.
     weights = np.random.default_rng(0).random(matrix.shape[1])
-    blocks = (matrix[start : start + BLOCK] @ weights for start in range(0, matrix.shape[0], BLOCK))
-    products = np.concatenate([*blocks])[candidates]
+    products = np.concatenate([block @ weights for block in matrix.blocks()])[candidates]
     order = np.argsort(products, kind="stable")
     ties = np.flatnonzero(np.diff(products[order]) == 0)
-    pairs = [(candidates[order[at]], candidates[order[at + 1]]) for at in ties]
-    if copies := [(one, other) for one, other in pairs if (matrix[one] != matrix[other]).nnz == 0]:
+    pairs = [candidates[order[at : at + 2]] for at in ties]
+    if copies := [pair for pair in pairs if (matrix[pair[:1]] != matrix[pair[1:]]).nnz == 0]:
         one, other = (f"{names[row]!r} of {origins[row]}" for row in copies[0])
         raise InputError(
             f"{len(copies)} cells occur twice, such as {one} and {other}, and could be both trained and tested on; "
