@@ -1,5 +1,6 @@
 """Single-cell classifiers, trained centrally and federatedly, ranked by accuracy per kilogram of CO2."""
 
+import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -9,7 +10,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 
-def load(model: str, trusted: Sequence[str] = ()) -> "Model":
+def load(model: str | os.PathLike[str], trusted: Sequence[str] = ()) -> "Model":
     """Load a finished model, to annotate cells with: ``scfl_green.load("logs/runs/NAME").annotate(adata)``.
 
     ``trusted``: modules whose code the model may name, beyond the allow-list. InputError if there is no such model, or
@@ -17,4 +18,4 @@ def load(model: str, trusted: Sequence[str] = ()) -> "Model":
     """
     from scfl_green.share.model import Model  # takes seconds
 
-    return Model.load(model, trusted)
+    return Model.load(os.fspath(model), trusted)

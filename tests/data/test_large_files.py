@@ -62,7 +62,7 @@ def stack(path: Path, n_cells: int, n_genes: int, expressed: int) -> int:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("n_cells", "expressed", "allowed"),
-    [(300_000, 3000, 600e6), pytest.param(2_000_000, 1500, 1200e6, id="2^31 values and more")],
+    [(300_000, 3000, 600e6), pytest.param(2_000_000, 1500, 1200e6, id="more values than int32 counts")],
 )
 def test_a_file_is_prepared_in_a_tenth_of_its_size(
     tmp_path: Path, n_cells: int, expressed: int, allowed: float

@@ -14,7 +14,6 @@ from scfl_green.data.features.datamodule import Features
 from scfl_green.errors import InputError
 from scfl_green.files import write_atomically
 from scfl_green.models.base import CellClassifier
-from scfl_green.models.scores import UNLABELLED
 from scfl_green.runs.reopen import Reopened, reopen
 
 FPR = 0.01
@@ -61,7 +60,7 @@ def compared(run: Reopened) -> dict[str, tuple[np.ndarray, np.ndarray]]:
         # Weights that a run began with may have been trained on what are validation cells now, but of newcomers.
         usable = run.fresh or part.name in split.newcomers or not of_others
         held_out = part.validation if of_others else part.test
-        rows = part.train[labels[part.train] != UNLABELLED], held_out[labels[held_out] != UNLABELLED]
+        rows = part.train[labels[part.train] >= 0], held_out[labels[held_out] >= 0]
         if usable and run.left.seen.cells[part.train].all() and all(map(len, rows)):
             found[part.name] = rows
     if not found:

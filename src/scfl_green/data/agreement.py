@@ -15,6 +15,7 @@ from scfl_green.data.reading import genes
 from scfl_green.data.reading.genes import GeneNames
 from scfl_green.data.reading.labels import check_types, one_id_each, one_registry
 from scfl_green.data.reading.naming import one_name_each
+from scfl_green.data.reading.ontology import broader
 from scfl_green.data.wire import Arrays, Packed, packed_places, packed_text, read_each, unpacked_places, unpacked_text
 
 # Of a site.
@@ -60,8 +61,8 @@ class Common:
 @dataclass(frozen=True)
 class Agreement:
     """The cell types of all sites and their Cell Ontology ids, the genes of all sites and their symbols, each site's
-    genes among them by position, notes on both, new names of types, and each site's cells by type (None: fewer than it
-    tells) and, once it has agreed, by role."""
+    genes among them by position, notes on both, new names of types, names that stand for any of several types, and each
+    site's cells by type (None: fewer than it tells) and, once it has agreed, by role."""
 
     types: tuple[str, ...]
     type_ids: tuple[str | None, ...]
@@ -70,6 +71,7 @@ class Agreement:
     positions: Mapping[str, np.ndarray]
     notes: tuple[str, ...]
     renamed: Mapping[str, str] = field(default_factory=dict)
+    broad: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     told: Mapping[str, Mapping[str, int | None]] = field(default_factory=dict)
     cells: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
@@ -81,16 +83,21 @@ class Agreement:
         renamed, notes = one_name_each([site.types for site in told.values()], all_ids)
         named = {name: _renamed(site.types, renamed) for name, site in told.items()}
         types, dropped = one_registry(named.values(), common.min_cells_per_type, common.drop_types)
+        ids, several = one_id_each(types, all_ids)
+        id_of = dict(zip(types, ids, strict=True))
+        broad, of_broad = broader([*named.values()], id_of)
+        types = tuple(name for name in types if name not in broad)
         # Sites with the same genes count as one, whose order is kept.
         first = {site.genes_sha256: name for name, site in reversed([*told.items()])}
         distinct = [name for name in told if name in first.values()]
         space = genes.match({name: told[name].genes for name in distinct}, common.min_gene_overlap)
         places = dict(zip(distinct, space.positions, strict=True))
-        ids, several = one_id_each(types, all_ids)
         same = [f"genes: the same {len(space.names)} in all files"] if len(distinct) == 1 < len(told) else []
         positions = {name: places[first[site.genes_sha256]] for name, site in told.items()}
-        all_notes = (*space.notes, *same, *notes, *dropped, *several)
-        return cls(types, ids, space.names, space.symbols, positions, all_notes, renamed, named)
+        all_notes = (*space.notes, *same, *notes, *dropped, *several, *of_broad)
+        return cls(
+            types, tuple(map(id_of.get, types)), space.names, space.symbols, positions, all_notes, renamed, broad, named
+        )
 
     def checked(self) -> "Agreement":
         """The same; InputError if its types cannot be classified, or genes of several sites are numbered."""
@@ -101,7 +108,8 @@ class Agreement:
 
     def question(self, name: str) -> Packed:
         """The agreement, as a site needs it: the types, and where its genes are."""
-        about = {"types": self.types, "ids": self.type_ids, "n_genes": len(self.genes), "renamed": self.renamed}
+        about = {"types": self.types, "ids": self.type_ids, "n_genes": len(self.genes)}
+        about |= {"renamed": self.renamed, "broad": self.broad}
         return {"about": packed_text(about), "positions": packed_places(self.positions[name])}
 
 
@@ -114,6 +122,7 @@ class Agreed:
     n_genes: int
     positions: np.ndarray
     renamed: Mapping[str, str]
+    broad: Mapping[str, tuple[str, ...]]
 
     @classmethod
     def unpacked(cls, question: Arrays, n_own: int) -> "Agreed":
@@ -123,7 +132,10 @@ class Agreed:
         if len(positions) and not 0 <= positions.min() <= positions.max() < n_genes:
             raise ValueError("positions of genes that are not there")
         renamed = {str(old): str(new) for old, new in about["renamed"].items()}
-        return cls(types, tuple(about["ids"]), n_genes, positions, renamed)
+        broad = {str(name): tuple(map(str, kinds)) for name, kinds in about["broad"].items()}
+        if not set().union(*broad.values()) <= set(types):
+            raise ValueError("kinds of types that are not there")
+        return cls(types, tuple(about["ids"]), n_genes, positions, renamed, broad)
 
 
 def agree(survey: Survey, settings: Arrays, common: Common) -> Agreement:

@@ -40,7 +40,7 @@ def dirichlet(cells: Cells, *, clients: Count, alpha: Alpha, seed: Seed, **held_
     rng = np.random.default_rng((seed, 1))
     for _ in range(200):
         dealt = []
-        for label in range(len(cells.types)):
+        for label in np.unique(cells.labels):
             rows = rng.permutation(np.flatnonzero(cells.labels == label))
             cuts = (rng.dirichlet(np.full(clients, alpha)).cumsum()[:-1] * len(rows)).round().astype(int)
             dealt.append(np.split(rows, cuts))

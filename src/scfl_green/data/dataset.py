@@ -44,6 +44,7 @@ class Dataset:
     n_genes_read: int = 0
     type_ids: tuple[str | None, ...] = ()
     asked: Sequence[dict[str, Any]] = ()
+    broad: Sequence[Sequence[int]] = ()
     told: pd.DataFrame | None = None
 
     def table(self) -> pd.DataFrame:
@@ -51,13 +52,12 @@ class Dataset:
         if self.told is not None:
             return self.told.copy()
         by_purpose = {"client": self.split.clients, "newcomer": self.split.newcomers, "test": self.split.tested}
-        rows = {
-            (name, purpose): np.bincount(
-                self.features.labels[np.concatenate([getattr(part, role) for role in ROLES])], minlength=len(self.types)
-            )
+        labels = {
+            (name, purpose): self.features.labels[np.concatenate([getattr(part, role) for role in ROLES])]
             for purpose, parts in by_purpose.items()
             for name, part in parts.items()
         }
+        rows = {place: np.bincount(own[own >= 0], minlength=len(self.types)) for place, own in labels.items()}
         table = pd.DataFrame.from_dict(rows, orient="index", columns=list(self.types))
         table.index = pd.MultiIndex.from_tuples(rows, names=["client", "kept for"])
         return table
@@ -144,6 +144,7 @@ def _store(folder: Path, cells: Cells, split: Split, preparation: Preparation, a
     about = {
         "types": cells.types,
         "type_ids": cells.type_ids,
+        "broad": cells.broad,
         "notes": cells.notes,
         "asked": asked,
         "n_genes_read": len(cells.genes),
@@ -187,4 +188,5 @@ def load(folder: Path) -> Dataset:
         about["n_genes_read"],
         tuple(about["type_ids"]),
         about["asked"],
+        about["broad"],
     )

@@ -36,9 +36,10 @@ def split(cells: Cells, owner: np.ndarray, seed: int, held_out: HeldOut) -> Spli
         raise InputError(f"split.test holds out all {len(names)} clients; at least one must remain to train")
     wanted = held_out["newcomers"]
     new = _known(rest[max(0, len(rest) - wanted) :] if isinstance(wanted, int) else wanted, rest, "split.newcomers")
-    check_parts([parts[name] for name in rest], needs_test=test == "cells", needs_validation=held_out["validation"] > 0)
-    if len(rest) == len(names) and not any(len(parts[name].test) for name in rest if name not in new):
-        raise InputError("split.test: no training client has test cells; use split.test=cells, or another seed")
+    known = [parts[name] for name in rest if (cells.labels[owned[name]] >= 0).any()]
+    check_parts(known, needs_test=test == "cells", needs_validation=held_out["validation"] > 0)
+    if not any(len(parts[name].test) for name in set(names) - {*rest} or {*rest} - {*new}):
+        raise InputError("split.test: no client has test cells of a single type; use split.test=cells, or another seed")
     return Split(
         clients={n: parts[n] for n in rest if n not in new},
         newcomers={n: parts[n] for n in rest if n in new},
@@ -68,18 +69,27 @@ def _tested_whole(cells: Cells, owner: np.ndarray, seed: int, held_out: HeldOut)
 
 
 def _part(name: str, rows: np.ndarray, labels: np.ndarray, whole: np.ndarray, held_out: HeldOut, seed: int) -> Part:
-    """Assign roles to a client's cells; of two or more that are not tested, each other role gets at least one. Drawn
-    from the seed and the client's name alone, so that a site draws the same whoever else takes part."""
+    """Assign roles to a client's cells; of two or more that are not tested, each other role gets at least one. Cells
+    that may be of several types are for training alone. Drawn from the seed and the client's name alone, so that a site
+    draws the same whoever else takes part."""
     rng = np.random.default_rng((seed, 2, zlib.crc32(name.encode())))
     share = held_out["test_share"] if held_out["test"] == "cells" else 0.0
-    tested = whole[rows] | stratified_share(labels[rows], share, rng)
-    kept = rows[~tested]
-    validated = stratified_share(labels[kept], held_out["validation"], rng)
-    if held_out["validation"] and len(kept) > 1 and not validated.any():
-        validated[rng.integers(len(kept))] = True
+    known = labels[rows] >= 0
+    tested = whole[rows] | _drawn(known, labels[rows], share, rng)
+    kept, known_kept = rows[~tested], known[~tested]
+    validated = _drawn(known_kept, labels[kept], held_out["validation"], rng)
+    if held_out["validation"] and len(kept) > 1 and known_kept.any() and not validated.any():
+        validated[np.flatnonzero(known_kept)[rng.integers(known_kept.sum())]] = True
     if len(kept) and validated.all():
         validated[0] = False
-    return Part(name, train=kept[~validated], validation=kept[validated], test=rows[tested])
+    return Part(name, train=kept[~validated], validation=kept[validated], test=rows[tested & known])
+
+
+def _drawn(known: np.ndarray, labels: np.ndarray, share: float, rng: np.random.Generator) -> np.ndarray:
+    """A share (boolean) of the cells whose type is known."""
+    drawn = np.zeros(len(labels), dtype=bool)
+    drawn[known] = stratified_share(labels[known], share, rng)
+    return drawn
 
 
 def _whole_donors(donors: np.ndarray, owner: np.ndarray, share: float, rng: np.random.Generator) -> np.ndarray:

@@ -85,7 +85,7 @@ def in_memory(cells: Cells, parts: Mapping[str, Part], preprocess: bool) -> dict
 
     def site(part: Part) -> SiteCells:
         rows = np.concatenate([getattr(part, role) for role in ROLES])
-        counts = np.bincount(cells.labels[rows], minlength=len(cells.types))
+        counts = np.bincount(cells.labels[rows][cells.labels[rows] >= 0], minlength=len(cells.types))
         types = {name: int(n) for name, n in zip(cells.types, counts, strict=True) if n}
         own = {name: found for name, found in ids.items() if name in types}
         return SiteCells(Told(cells.files.get(part.name, every), types, own), lambda _: (cells, part), preprocess)

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from scfl_green.models.broad import Broad, cross_entropy
 from scfl_green.models.packed import train_on_batches
 from scfl_green.models.prune import Units
 from scfl_green.models.scores import Tally
@@ -29,7 +30,7 @@ class CellClassifier(pl.LightningModule):
     class: what makes the optimiser from the parameters, and the learning-rate scheduler from the optimiser, or instead
     ``decay``, with which the learning rate falls over the epochs of each fit (``set_rate``). It defines its layers and
     ``forward``. If it minimises more than the cross-entropy, it overrides ``loss``, or ``penalty`` for terms that
-    depend on no cell.
+    depend on no cell. Labels may stand for several types, which are then in ``broad`` (``models.broad``).
 
     It is an ordinary LightningModule, for any Trainer and loader. Loss and scores are logged once an epoch, as
     ``train/...`` and ``validation/...``, for the stages in ``scored_stages``; ``scores`` holds the last epoch's.
@@ -39,6 +40,7 @@ class CellClassifier(pl.LightningModule):
 
     # Terms of the loss that compare the cells of a batch; they have no per-cell gradient.
     between_cells: Sequence[str] = ()
+    broad: Broad = ()
 
     def __init__(
         self, n_types: int, optimizer: Optimizer, scheduler: Scheduler | None = None, decay: bool = False
@@ -58,7 +60,10 @@ class CellClassifier(pl.LightningModule):
     def loss(self, x: Tensor, y: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """The logits of a batch, and the terms whose sum is minimised, by name."""
         logits = self(x)
-        return logits, {"cross_entropy": F.cross_entropy(logits, y)}
+        return logits, {"cross_entropy": self.cross_entropy(logits, y)}
+
+    def cross_entropy(self, logits: Tensor, y: Tensor) -> Tensor:
+        return cross_entropy(logits, y, self.broad) if self.broad else F.cross_entropy(logits, y)
 
     def penalty(self) -> dict[str, Tensor]:
         """Terms of the loss that depend on no cell, such as weight decay."""

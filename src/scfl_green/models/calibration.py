@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from scfl_green.models.novelty import ProfileSums, integers
-from scfl_green.models.scores import UNLABELLED
 
 # The grid of temperatures, in steps of 2%.
 TEMPERATURES = 2.0 ** (np.arange(-96, 97) / 32)
@@ -21,7 +20,7 @@ BINS, BINS_PER_UNIT = 2048, 64
 
 def likelihood_sums(logits: Tensor, labels: Tensor) -> np.ndarray:
     """The negative log-likelihood of labelled cells at each of ``TEMPERATURES``, summed (int64, in ``UNIT``)."""
-    known = labels != UNLABELLED
+    known = labels >= 0
     logits, own = logits[known].double(), labels[known, None]
     losses = (-(logits / t).log_softmax(dim=1).gather(1, own) for t in TEMPERATURES)
     # A cell counts at most 2**14, so that 30 million of them cannot overflow.

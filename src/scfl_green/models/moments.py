@@ -8,8 +8,6 @@ from operator import add
 import torch
 from torch import Tensor
 
-from scfl_green.models.scores import UNLABELLED
-
 
 @dataclass(frozen=True)
 class Moments:
@@ -28,7 +26,7 @@ class Moments:
 
     @classmethod
     def _of_batch(cls, x: Tensor, y: Tensor, n_types: int) -> "Moments":
-        x, y = x[known := y != UNLABELLED].double(), y[known]
+        x, y = x[known := y >= 0].double(), y[known]
         linear = torch.zeros(n_types, x.shape[1], dtype=torch.float64).index_add_(0, y, x)
         return cls(torch.bincount(y, minlength=n_types).double(), linear, x.T @ x)
 

@@ -9,8 +9,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scfl_green.models.scores import UNLABELLED
-
 # Genes in a profile: the first of the features, which are in descending order of how well they tell types apart.
 GENES = 64
 # Features are whole numbers in these units when they are summed, so that no sum depends on the order.
@@ -40,7 +38,7 @@ class ProfileSums:
 
     def add(self, features: Tensor, labels: Tensor) -> None:
         """Add a batch in place: features (cells x genes) and cell types; cells without a type are left out."""
-        known = labels != UNLABELLED
+        known = labels >= 0
         profiles = features[known, : self.linear.shape[1]].double() / UNIT
         whole = profiles.clamp(-LARGEST, LARGEST).round().numpy()
         member = np.eye(len(self.n))[labels[known].numpy()]

@@ -116,7 +116,7 @@ class ScCDCG(CellClassifier):
             "clustering": lambda: self.clustering(unit),
         }
         weighted = {name: weight * terms[name]() for name, weight in self.term_weights.items() if weight}
-        return logits, {"cross_entropy": F.cross_entropy(logits, y), **weighted}
+        return logits, {"cross_entropy": self.cross_entropy(logits, y), **weighted}
 
     def deep_cut(self, x: Tensor, z: Tensor) -> Tensor:
         """-tr(Z^T L Z) / latent; independent of the order of the cells."""

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torchmetrics.functional.classification import multiclass_accuracy, multiclass_confusion_matrix, multiclass_f1_score
 
-# The label of a cell whose type is missing; no score counts such cells.
+# The label of a cell whose type is missing. No score counts cells of no single type, whose labels are negative.
 UNLABELLED = -1
 # Bins of confidence, as in Guo et al.
 BINS = 15
@@ -31,7 +31,9 @@ class Scored:
         """Of logits (cells x types, float32)."""
         # Validation would refuse a dataset of one type.
         options: dict[str, Any] = {"ignore_index": UNLABELLED, "validate_args": False}
-        confusion = multiclass_confusion_matrix(logits, labels, num_classes=logits.shape[1], **options)
+        confusion = multiclass_confusion_matrix(
+            logits, labels.clamp_min(UNLABELLED), num_classes=logits.shape[1], **options
+        )
         return cls(confusion, reliability(logits, labels), reliability(logits / temperature, labels))
 
     def __add__(self, other: "Scored") -> "Scored":
@@ -67,7 +69,7 @@ def prediction_scores(logits: Tensor, labels: Tensor) -> dict[str, float]:
 def reliability(logits: Tensor, labels: Tensor) -> Tensor:
     """Labelled cells by confidence, the probability of the predicted type, in ``BINS`` bins of equal width: their
     number, the sum of their confidence in ``UNIT``, and how many were predicted right (bins x 3, int64)."""
-    known = labels != UNLABELLED
+    known = labels >= 0
     confidence, predicted = logits[known].double().softmax(dim=1).max(dim=1)
     right = (predicted == labels[known]).long()
     # Closed above, so that full confidence is in the last bin; torchmetrics has one more bin for it.
@@ -116,7 +118,7 @@ class Tally:
         """Add a batch: the values of its loss terms, its predicted types and its labels."""
         self.cells += len(labels)
         self.sums.add_(values, alpha=len(labels))
-        self.counts.index_put_((labels, predicted), self.one, accumulate=True)
+        self.counts.index_put_((labels.clamp_min(UNLABELLED), predicted), self.one, accumulate=True)
 
     def scores(self) -> dict[str, float]:
         """The mean loss of a cell, its terms if there are several, and the scores."""

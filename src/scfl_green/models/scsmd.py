@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from scfl_green.bounds import Count, Share, Weight, Width
 from scfl_green.models.base import CellClassifier, scaled
+from scfl_green.models.broad import cross_entropy
 from scfl_green.models.prune import Units, between
-from scfl_green.models.scores import UNLABELLED
 
 MAP_SIDE = 32
 HIDDEN = between(["encoder.0", "encoder.1"], ["encoder.4"])
@@ -97,7 +97,7 @@ class ScSMD(CellClassifier):
     def loss(self, x: Tensor, y: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         latent = self.encoder(x)
         logits = self.classifier(latent)
-        terms = {"cross_entropy": supervised(logits, y)}
+        terms = {"cross_entropy": cross_entropy(logits, y, self.broad)}
         if self.cellnet_weight:
             terms["cellnet"] = self.cellnet_weight * self.pairwise(latent)
         return logits, terms
@@ -111,12 +111,6 @@ class ScSMD(CellClassifier):
             sure = ((cosine > self.similar) | (cosine < self.dissimilar)).fill_diagonal_(False)
             losses = F.binary_cross_entropy(agreement, (cosine > self.similar).float(), reduction="none")
         return (losses * sure).sum() / sure.sum().clamp_min(1)
-
-
-def supervised(logits: Tensor, y: Tensor) -> Tensor:
-    """The mean cross-entropy of the cells that have a type; zero, not NaN, if none has."""
-    known = y != UNLABELLED
-    return F.cross_entropy(logits[known], y[known], reduction="sum") / known.sum().clamp_min(1)
 
 
 def cellnet_head(latent: int, head: int, n_types: int) -> nn.Sequential:

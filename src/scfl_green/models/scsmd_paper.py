@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from scfl_green.bounds import Count, Share, Weight, Width
 from scfl_green.models.base import CellClassifier, scaled
+from scfl_green.models.broad import cross_entropy
 from scfl_green.models.prune import Units
-from scfl_green.models.scsmd import cellnet_head, supervised
+from scfl_green.models.scsmd import cellnet_head
 from scfl_green.models.scsmd_blocks import Decoder, encoder
 
 # The smallest image of which the convolutions leave anything.
@@ -82,7 +83,7 @@ class ScSMDPaper(CellClassifier):
         image = self.image(x)
         latent = self.encoder(image)
         logits = self.classifier(latent)
-        terms = {"cross_entropy": supervised(logits, y)}
+        terms = {"cross_entropy": cross_entropy(logits, y, self.broad)}
         if self.reconstruction:
             terms["reconstruction"] = self.reconstruction * F.mse_loss(self.decoded(latent), image)
         if self.cellnet_weight:

@@ -174,6 +174,7 @@ def _trainer(cfg: DictConfig) -> tuple[Callable[..., Trainer], str]:
 
 def make_model(cfg: DictConfig, dataset: Dataset) -> CellClassifier:
     model = _instantiate_model(cfg, dataset.features.n_genes, len(dataset.types))
+    model.broad = dataset.broad
     try:
         model.configure_optimizers()
     except (TypeError, ValueError) as error:

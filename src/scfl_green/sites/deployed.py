@@ -81,7 +81,8 @@ class Deployed:
         agreement = how.agree(survey).checked()
         split = split_of(agreement, tested)
         check_sizes(split.clients.values(), cfg.federation.min_cells)
-        check_parts([*split.clients.values()], needs_test=not tested, needs_validation=cfg.split.validation > 0)
+        known = [part for name, part in split.clients.items() if {*agreement.told[name]} & {*agreement.types}]
+        check_parts(known, needs_test=not tested, needs_validation=cfg.split.validation > 0)
         how = replace(how, summed=self._summed(put, agreement, split, how)) if self.masked else how
         preparation = how.learn(survey, agreement, [*split.clients])
         nothing = sparse.csr_matrix((0, len(preparation.genes)), dtype=np.float32)

@@ -109,7 +109,8 @@ class Hospital(Site):
         """The cells as agreed, and the site's own split of them."""
         unnamed = np.full(agreed.n_genes, "", dtype=object)
         places = {self.name: agreed.positions}
-        agreement = Agreement(agreed.types, agreed.type_ids, unnamed, unnamed, places, (), agreed.renamed)
+        renamed, broad = agreed.renamed, agreed.broad
+        agreement = Agreement(agreed.types, agreed.type_ids, unnamed, unnamed, places, (), renamed, broad)
         cells = Cells.of([file], agreement, self.settings.reading(preprocess))
         split = self.run["split"]
         part = one_site(cells.labels, self.name, split["seed"], {name: split[name] for name in HELD_OUT})  # type: ignore[arg-type]

@@ -13,7 +13,6 @@ from scfl_green.models.calibration import BINS, filled, likelihood_sums, novelty
 from scfl_green.models.moments import Moments
 from scfl_green.models.novelty import ProfileSums
 from scfl_green.models.prune import Weights
-from scfl_green.models.scores import UNLABELLED
 from scfl_green.training.job import Job
 
 # What travels, in both directions.
@@ -44,7 +43,7 @@ def calibration_sums(job: Job, part: Part, weights: Weights, question: Arrays) -
     """What a site tells of its cells: sums to the first question, histograms of its validation cells to the second."""
     logits, labels = job.logits(part.validation, weights)
     if question:
-        return _counts(job, part, logits[labels != UNLABELLED], question)
+        return _counts(job, part, logits[labels >= 0], question)
     profiles = ProfileSums.zeros(job.model.n_types, job.features.n_genes)
     for x, y in job.batches(part.train):
         profiles.add(x, y)
@@ -53,7 +52,7 @@ def calibration_sums(job: Job, part: Part, weights: Weights, question: Arrays) -
 
 def _counts(job: Job, part: Part, logits: Tensor, question: Arrays) -> Arrays:
     """Histograms as the rows of their bins that are not empty (``filled``): a few bytes for each cell."""
-    rows = part.validation[job.features.labels[part.validation] != UNLABELLED]
+    rows = part.validation[job.features.labels[part.validation] >= 0]
     labels = torch.from_numpy(job.features.labels[rows])
     of_true = (logits.double() / float(question["temperature"][0])).softmax(dim=1).gather(1, labels[:, None])[:, 0]
     profiles = ProfileSums(*(question[name] for name in SUMS))

@@ -69,8 +69,9 @@ class GeneSums:
     def logged(
         cls, cells: Cells, rows: np.ndarray, preprocess: bool, genes: np.ndarray | slice = ALL_GENES
     ) -> "GeneSums":
-        """Sums of log(1 + x) of the normalised counts of ``genes`` (positions), by cell type."""
+        """Sums of log(1 + x) of the normalised counts of ``genes`` (positions), by cell type, over cells of one."""
         by_type = cells.labels, len(cells.types)
+        rows = rows[cells.labels[rows] >= 0]
         return cls._over(cells, rows, by_type, lambda counts: normalise(counts, preprocess)[1][:, genes])
 
     @classmethod

@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 from scipy import sparse
 
 from scfl_green.data.agreement import Agreement, Common
@@ -26,7 +25,8 @@ class Cells:
     ``counts`` is cells x genes (float32, non-negative integers unless read otherwise; rows of it are CSR); ``genes``
     and ``symbols`` name its columns; ``labels`` index ``types``, the sorted cell types of all clients; ``clients``
     and ``donors`` are names by cell; ``notes`` tell how the files were read, a line each; ``type_ids`` are the Cell
-    Ontology ids of the types, None where the files have none, and ``files`` the names of each file's own genes.
+    Ontology ids of the types, None where the files have none, and ``files`` the names of each file's own genes. A
+    label -2 stands for any of the types ``broad[0]``, -3 for those of ``broad[1]``, and so on.
     """
 
     counts: StoredRows | sparse.csr_matrix
@@ -39,6 +39,7 @@ class Cells:
     notes: tuple[str, ...] = ()
     type_ids: tuple[str | None, ...] = ()
     files: Mapping[str, GeneNames] = field(default_factory=dict)
+    broad: tuple[tuple[int, ...], ...] = ()
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -64,7 +65,7 @@ class Cells:
     def of(cls, files: Sequence["File"], agreed: Agreement, reading: Reading) -> "Cells":
         """The cells of files whose types and genes are as ``agreed``."""
         labels = [np.array([agreed.renamed.get(n, n) for n in file.labels], dtype=object) for file in files]
-        kept = [np.isin(names, agreed.types) for names in labels]
+        kept = [np.isin(names, [*agreed.types, *agreed.broad]) for names in labels]
         matrix, places = _assemble(files, kept, agreed, reading)
         names = np.concatenate([of_file[k] for of_file, k in zip(labels, kept, strict=True)])
         clients, donors = (
@@ -73,11 +74,15 @@ class Cells:
         )
         if lost := set(np.concatenate([file.clients for file in files])) - {*clients, *reading.drop_clients}:
             raise InputError(f"client {min(lost)!r} has no cells left of a kept cell type; remove this client")
-        numbers = pd.Index(agreed.types).get_indexer(pd.Index(names)).astype(np.int64)
+        number = {name: n for n, name in enumerate(agreed.types)} | {
+            name: -2 - n for n, name in enumerate(agreed.broad)
+        }
+        numbers = np.array([number[name] for name in names], dtype=np.int64)
+        broad = tuple(tuple(number[kind] for kind in kinds) for kinds in agreed.broad.values())
         notes = (*(note for file in files for note in file.notes), *places, *agreed.notes)
         return cls(
             matrix, agreed.genes, agreed.symbols, numbers, agreed.types, clients, donors, notes, agreed.type_ids,
-            {file.name: file.genes for file in files},
+            {file.name: file.genes for file in files}, broad,
         )  # fmt: skip
 
 

@@ -15,7 +15,6 @@ from scfl_green.energy.ledger import WARM_UP
 from scfl_green.errors import InputError, listed
 from scfl_green.files import write_atomically
 from scfl_green.models.base import CellClassifier
-from scfl_green.models.scores import UNLABELLED
 from scfl_green.training.dp.gradients import check_gradients, gradients_by_cell
 from scfl_green.training.dp.steps import History, PoissonBatches, Private, epsilon_of
 from scfl_green.training.hooks import Hook, State, Step
@@ -65,8 +64,10 @@ class DPSGD(Hook):
         self.elsewhere = not job.has_cells
         if self.elsewhere:
             return  # every site checks its own cells, and counts its own epsilon, which stays within the budget
-        if int(job.features.labels.min()) == UNLABELLED:
-            raise InputError("privacy=dp_sgd: an unlabelled cell changes the weight of others; leave such cells out")
+        if int(job.features.labels.min()) < 0:
+            raise InputError(
+                "privacy=dp_sgd: a cell of no single type changes the weight of others; leave such cells out"
+            )
         check_gradients(job.model, *job.features.batch(rows[:TRIAL_CELLS]))
         LOG.info(
             "privacy: weights protect each cell of a client within epsilon %g at delta %g; everything else that leaves "
