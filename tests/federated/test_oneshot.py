@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
 from conftest import compose_config
@@ -122,6 +123,22 @@ def test_a_run_of_it(tmp_path: Path) -> None:
     assert record["bytes_up"] - up == pytest.approx(0.5e6, abs=0.5e6)  # and sums by gene
     assert record["energy_kwh"] > 0
     assert record["cells_seen"] == record["cells_train"]
+
+
+def test_it_is_the_same_in_every_regime_and_each_sites_own_alone(tmp_path: Path) -> None:
+    choices = ["model=closed_form", "data.n_genes=100", "logger=none"]
+    weights, records = {}, {}
+    for regime in ("federated", "central", "local"):
+        records[regime] = run(compose_config(tmp_path / regime, f"regime={regime}", *choices))
+        folder = tmp_path / regime / "run" / ("site-1" if regime == "local" else "")
+        weights[regime] = load_file(folder / "weights.safetensors")
+    for name, ours in weights["federated"].items():
+        torch.testing.assert_close(ours, weights["central"][name], rtol=1e-4, atol=1e-5)
+        assert not torch.allclose(ours, weights["local"][name], rtol=0.1)
+    assert {record["epochs"] for record in records.values()} == {1}
+    assert records["central"]["cells_seen"] == records["local"]["cells_seen"] == records["central"]["cells_train"]
+    assert 0.8 < records["local"]["accuracy"] < records["central"]["accuracy"]
+    assert all(record["energy_kwh"] > 0 for record in records.values())
 
 
 def test_sums_travel_in_halves() -> None:

@@ -55,6 +55,6 @@ def _rounds(folder: Path, found: pd.DataFrame, keys: list[str]) -> pd.Series:
 
 
 def _accuracy(run: Path) -> pd.Series:
-    """The accuracy on validation cells of a run, by its rounds or epochs."""
+    """The accuracy on validation cells of a run, by its rounds or epochs; none of one that had nothing to validate."""
     table = pd.read_csv(run / "metrics.csv")
-    return table.set_index(table.columns[0])[ACCURACY].dropna()
+    return table.set_index(table.columns[0]).reindex(columns=[ACCURACY])[ACCURACY].dropna()

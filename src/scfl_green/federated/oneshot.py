@@ -12,15 +12,16 @@ import torch
 from scfl_green.bounds import Count, Positive
 from scfl_green.data.partition import Part
 from scfl_green.data.wire import Arrays
-from scfl_green.energy.ledger import AGGREGATE, TRACKING
+from scfl_green.energy.ledger import AGGREGATE, FIT, TRACKING
 from scfl_green.errors import InputError
 from scfl_green.federated.about import about_weights
 from scfl_green.federated.federation import Federated, check_sizes
 from scfl_green.models.linear import Linear
 from scfl_green.models.moments import Moments
 from scfl_green.models.prune import Weights
+from scfl_green.training.hooks import Hooks
 from scfl_green.training.job import Job
-from scfl_green.training.survey import MOMENTS
+from scfl_green.training.survey import MOMENTS, moments
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,18 @@ class OneShot:
         with job.meter.phase(TRACKING):
             job.hooks.after(step)
         return Federated(weights, 1, {"clients_by_round": [len(parts)], "refused": []})
+
+    def alone(self, job: Job, part: Part, hooks: Hooks) -> Weights:
+        """The solution of the cells of one part, where they are: nothing travels."""
+        self._check(job)
+        answer = moments(job, part, job.untrained, {})
+        with job.meter.phase(FIT, 1, part.name):
+            weights = self._solved(_checked(answer, job, part), job)
+        step = job.step("epoch", 1, 1)
+        step.last, step.weights = True, lambda: weights
+        with job.meter.phase(TRACKING):
+            hooks.after(step)
+        return weights
 
     def _check(self, job: Job) -> None:
         if not isinstance(job.model, Linear):

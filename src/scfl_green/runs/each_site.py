@@ -5,22 +5,27 @@ from dataclasses import replace
 
 from scfl_green.bounds import Count
 from scfl_green.errors import InputError
-from scfl_green.runs.regimes import Outcome, Trained
+from scfl_green.federated.federation import Federation
+from scfl_green.federated.oneshot import OneShot
+from scfl_green.runs.regimes import Outcome, Trained, trained_alone
 from scfl_green.training.hooks import Hook, Hooks, State, Step
 from scfl_green.training.job import Job
-from scfl_green.training.single_site import Arm, fit_single_site
+from scfl_green.training.single_site import Arm
 
 PROGRESS = "progress"
 
 
-def local(job: Job, *, epochs: Count) -> Outcome:
-    """Train a model at each client on its own training cells, all from the same initial weights."""
+def local(job: Job, *, epochs: Count, solver: Federation | OneShot | None = None) -> Outcome:
+    """Train a model at each client on its own training cells, all from the same initial weights, or in closed form if
+    the federation is."""
+    epochs = 1 if isinstance(solver, OneShot) else epochs
     for hook in job.hooks:
         if hook.no_local:
             raise InputError(hook.no_local)
     models, done = [], []
     for site, part in enumerate(job.split.clients.values(), start=1):
-        weights, trained = fit_single_site(job, Arm(_name(site), part, job.initial, _hooks(job, site, epochs)), epochs)
+        arm = Arm(_name(site), part, job.initial, _hooks(job, site, epochs))
+        weights, trained = trained_alone(job, arm, epochs, solver)
         models.append(Trained(weights, [part]))
         done.append(trained)
     return Outcome(models, max(done))

@@ -49,11 +49,18 @@ class Outcome:
         return [self.answer(record)] if self.answer else []
 
 
-def central(job: Job, *, epochs: Count) -> Outcome:
-    """Train on the pooled training cells of all clients: the baseline for a federation."""
+def central(job: Job, *, epochs: Count, solver: Federation | OneShot | None = None) -> Outcome:
+    """Train on the pooled training cells of all clients: the baseline for a federation, in closed form if that is."""
     parts = list(job.split.clients.values())
-    weights, done = fit_single_site(job, Arm("central", Part.pooled(parts), job.initial, job.hooks), epochs)
+    weights, done = trained_alone(job, Arm("central", Part.pooled(parts), job.initial, job.hooks), epochs, solver)
     return Outcome([Trained(weights, parts)], done)
+
+
+def trained_alone(job: Job, arm: Arm, epochs: int, solver: Federation | OneShot | None) -> tuple[Weights, int]:
+    """Train an arm as a federation with this ``solver`` would: by gradients, or in closed form; weights and epochs."""
+    if isinstance(solver, OneShot):
+        return solver.alone(job, arm.part, arm.hooks), 1
+    return fit_single_site(job, arm, epochs)
 
 
 def federated(job: Job, *, federation: Federation | OneShot) -> Outcome:
