@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from conftest import ROOT
 from scfl_green.data.sources.local import cache_folder, files
@@ -103,3 +104,18 @@ def test_a_sweep_stays_a_sweep_and_what_has_no_reading_is_told_with_its_quotes()
     with pytest.raises(Exception, match="no viable") as raised:
         OverridesParser.create().parse_overrides([quoted(broken)])
     assert one_line(raised.value).endswith("type 'data.path=[\"1].h5ad\"]'")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_the_check_of_a_gpu_says_that_there_is_none() -> None:
+    ended = subprocess.run([sys.executable, str(ROOT / "scripts/gpu_check.py")], capture_output=True, text=True)
+    assert ended.returncode == 1
+    assert ended.stderr.startswith("no GPU that PyTorch can use")
+
+
+@pytest.mark.slow
+def test_the_check_of_a_gpu_passes_on_a_processor() -> None:
+    command = [sys.executable, str(ROOT / "scripts/gpu_check.py"), "cpu", "linear"]
+    ended = subprocess.run(command, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.count("| linear |") == 4
