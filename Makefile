@@ -21,7 +21,7 @@ registry: .venv/.share ## Serve a registry of models with MLflow's web page, htt
 	  --backend-store-uri sqlite:///registry/mlflow.db --artifacts-destination registry
 
 test: .venv/.dev ## Run the test suite, on as many cores as there are
-	$(BIN)/python -m pytest -n auto --dist loadfile
+	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 test-deployed: .venv/.dev ## Run the tests of a deployed federation: servers and sites as processes, minutes
 	$(BIN)/python -m pytest -m deployed tests/sites

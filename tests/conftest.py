@@ -74,6 +74,14 @@ def compose_config(folder: Path, *overrides: str) -> DictConfig:
     return cfg
 
 
+# Files of few and long tests: begun last, they would keep one process busy when the others have ended.
+LONG = ("test_resume.py", "test_cli.py", "test_launchers.py", "test_sweep.py", "test_report.py", "test_figures.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.name not in LONG)
+
+
 @pytest.fixture(scope="session")
 def pancreas() -> Cells:
     return Cells.read(sources.packaged("pancreas"), Reading("cell_type", "Dataset", "donor_id"))

@@ -89,8 +89,14 @@ SWEEPS: dict[str, dict[str, Any]] = {
 }
 
 
+# The others draw the same figures of other numbers.
+OFTEN = ("grid", "small", "regimes", "strategy", "many_values", "odd_names")
+
+
 @pytest.mark.parametrize("narrow", WIDTHS)
-@pytest.mark.parametrize("sweep", SWEEPS)
+@pytest.mark.parametrize(
+    "sweep", [pytest.param(name, marks=[] if name in OFTEN else [pytest.mark.slow]) for name in SWEEPS]
+)
 def test_every_figure_of_every_sweep_keeps_the_laws(tmp_path: Path, sweep: str, narrow: bool) -> None:
     run_folder(tmp_path / sweep, ["one", "two", "three"], ["A cell", "B cell", "C cell"])
     found = drawings(tmp_path / sweep, made(**SWEEPS[sweep]))

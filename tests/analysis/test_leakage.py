@@ -106,7 +106,9 @@ def test_an_overfitted_model_leaks(tmp_path: Path) -> None:
     assert (folder / "privacy.csv").read_bytes() == first
 
 
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize(
+    "model", [pytest.param(name, marks=[pytest.mark.slow] if name.endswith("_paper") else []) for name in MODELS]
+)
 def test_members_are_the_training_cells_of_every_client(tmp_path: Path, model: str) -> None:
     folder = finished(tmp_path, f"model={model}", *QUICK)
     reopened = reopen(folder)

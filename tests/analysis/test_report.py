@@ -101,6 +101,7 @@ def test_one_method_run_twice_under_two_names_ties(tmp_path: Path, monkeypatch: 
     assert list(table["runs"]) == [3, 3]
 
 
+@pytest.mark.slow
 def test_one_method_that_trains_longer_loses(tmp_path: Path) -> None:
     """The same training for two epochs and for twelve, through the whole path."""
     for name, epochs in (("short", 2), ("long", 12)):

@@ -9,7 +9,7 @@ import pytest
 import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from conftest import CHOICES, CONFIGS, NEEDS, compose_config
 from program import start_program
@@ -37,7 +37,10 @@ def test_every_choice_composes_and_instantiates(tmp_path: Path, choice: str) -> 
 
 
 def build(folder: Path, *overrides: str) -> CellClassifier:
-    cfg = compose_config(folder, *overrides)
+    return built(compose_config(folder, *overrides))
+
+
+def built(cfg: DictConfig) -> CellClassifier:
     return instantiate(cfg.model, n_genes=cfg.data.n_genes // 10, n_types=9, _convert_="all")
 
 
@@ -50,7 +53,7 @@ def size(model: CellClassifier) -> int:
 def test_every_opt_changes_what_it_names_and_nothing_else(tmp_path: Path, model: str, opt: str) -> None:
     base, cfg = (compose_config(tmp_path, f"model={model}", f"opt={o}") for o in ("baseline", opt))
     changed = {
-        "size": size(build(tmp_path, f"model={model}", f"opt={opt}")) - size(build(tmp_path, f"model={model}")),
+        "size": size(built(cfg)) - size(built(base)),
         "batch": cfg.data.batch_size - base.data.batch_size,
         "precision": cfg.trainer.precision != base.trainer.precision,
         "prune": cfg.prune != base.prune,

@@ -170,7 +170,7 @@ def reference(make: Make, tmp_path_factory: pytest.TempPathFactory) -> tuple[Wei
 @pytest.mark.parametrize(
     ("place", "killed_in"),
     [
-        pytest.param(place, killed_in, marks=[pytest.mark.slow] if (n + killed_in) % 2 else [])
+        pytest.param(place, killed_in, marks=[pytest.mark.slow] if (n + killed_in) % ROUNDS else [])
         for n, place in enumerate(PLACES)
         for killed_in in range(1, ROUNDS + 1)
     ],
@@ -323,7 +323,13 @@ REGIMES: dict[str, tuple[Callable[[Job], Outcome], Callable[[], dict[str, Any]]]
 }
 
 
-@pytest.mark.parametrize("regime", REGIMES)
+# The others are made of the same parts.
+OFTEN = ("central", "each site alone, pruned", "fine-tuned", "federated, pruned", "federated, within a budget")
+
+
+@pytest.mark.parametrize(
+    "regime", [pytest.param(name, marks=[] if name in OFTEN else [pytest.mark.slow]) for name in REGIMES]
+)
 def test_any_regime_goes_on_after_any_checkpoint(make: Make, tmp_path: Path, regime: str) -> None:
     fit, changes = REGIMES[regime]
 
@@ -376,7 +382,14 @@ def test_a_private_federation_goes_on_with_what_its_clients_have_spent(make: Mak
 QUICK = ["federation.rounds=3", "federation.local_epochs=1", "data.n_genes=200", "logger=none", "trainer=cpu"]
 
 
-@pytest.mark.parametrize(("regime", "saves", "steps"), [("federated", 2, 3), ("central", 2, 3), ("local", 5, 12)])
+@pytest.mark.parametrize(
+    ("regime", "saves", "steps"),
+    [
+        ("federated", 2, 3),
+        pytest.param("central", 2, 3, marks=pytest.mark.slow),
+        pytest.param("local", 5, 12, marks=pytest.mark.slow),
+    ],
+)
 def test_the_record_of_a_run_that_was_killed_is_the_same(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, regime: str, saves: int, steps: int
 ) -> None:
@@ -401,6 +414,7 @@ def test_the_record_of_a_run_that_was_killed_is_the_same(
     assert not (folder / "checkpoints").exists()
 
 
+@pytest.mark.slow
 def test_a_job_of_a_sweep_gives_the_same_bits_as_alone(tmp_path: Path) -> None:
     ended = start_program(tmp_path, "-m", "seed=1,2", "name=two", *QUICK)
     assert ended.returncode == 0, ended.stderr

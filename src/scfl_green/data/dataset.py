@@ -178,15 +178,6 @@ def load(folder: Path) -> Dataset:
         for kind, p in about["split"].items()
     }
     features = Features(values, preparation.floor, arrays["labels"])
-    return Dataset(
-        features,
-        Split(**kinds),
-        preparation,
-        tuple(about["types"]),
-        folder,
-        tuple(about["notes"]),
-        about["n_genes_read"],
-        tuple(about["type_ids"]),
-        about["asked"],
-        about["broad"],
-    )
+    lists: Any = {name: tuple(about[name]) for name in ("types", "notes", "type_ids")}
+    told: Any = {name: about[name] for name in ("n_genes_read", "asked", "broad")}
+    return Dataset(features, Split(**kinds), preparation, folder=folder, **lists, **told)
