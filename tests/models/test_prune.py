@@ -19,7 +19,7 @@ from scfl_green.training.pruning import Prune
 
 HALF = {"prune": Prune(fraction=0.5, after_round=1, after_epoch=1)}
 # Without units that can be removed.
-WHOLE = {"linear", "scsmd_paper"}
+WHOLE = {"linear", "closed_form", "scsmd_paper"}
 MODELS = sorted({path.stem for path in (CONFIGS / "model").glob("*.yaml")} - WHOLE)
 OPTIONS = [
     *([f"model={m}"] for m in MODELS),
