@@ -1,5 +1,6 @@
 """A lab's own code and configuration, beside the program and not in it: the manual's example, as it stands there."""
 
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -21,7 +22,7 @@ def test_a_labs_own_model_trains_as_the_manual_says(tmp_path: Path, monkeypatch:
         (tmp_path / name).write_text(MANUAL.split(f"`{name}`:\n\n```")[1].partition("\n")[2].partition("```")[0])
     (command,) = [line for line in MANUAL.splitlines() if line.startswith("PYTHONPATH=")]
     assert command in (ROOT / "README.md").read_text().splitlines()
-    command = command.replace("=. scfl-green", f"=.:$PYTHONPATH {sys.executable} -m scfl_green")
+    command = command.replace("=. scfl-green", f"=.:$PYTHONPATH {shlex.quote(sys.executable)} -m scfl_green")
     ended = subprocess.run(["bash", "-c", " ".join([command, *QUICK])], cwd=tmp_path, capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr
     (folder,) = tmp_path.glob("logs/runs/pancreas-mine-*")
