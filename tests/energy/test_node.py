@@ -23,7 +23,11 @@ def spin(cpu_seconds: float) -> float:
 
 
 def watts_per_thread() -> float:
-    """What a second of CPU time is charged with."""
+    """What a second of CPU time is charged with: the least of three, since reading the meter takes some, too."""
+    return min(_watts() for _ in range(3))
+
+
+def _watts() -> float:
     meter = EnergyMeter("DEU", cpu_watts=WATTS)
     with meter.phase("fit"):
         used = spin(0.8)
@@ -37,11 +41,10 @@ def test_neighbours_do_not_change_the_energy_of_the_same_cpu_time(monkeypatch: p
     monkeypatch.setenv(node.SHARED, "1")
     alone = watts_per_thread()
     # Nobody's children once their shell has ended: those of this process are its workers and loggers.
-    subprocess.run(["sh", "-c", "for n in 1 2 3; do timeout 4 sh -c 'while :; do :; done' & done"], check=True)
+    subprocess.run(["sh", "-c", "for n in 1 2 3; do timeout 8 sh -c 'while :; do :; done' & done"], check=True)
     beside = watts_per_thread()
-    # Within 5% on a quiet machine; neighbours that were counted would double it.
-    assert alone == pytest.approx(WATTS / psutil.cpu_count(), rel=0.2)
-    assert beside == pytest.approx(alone, rel=0.2)
+    assert alone == pytest.approx(WATTS / psutil.cpu_count(), rel=0.05)
+    assert beside == pytest.approx(alone, rel=0.05)
 
 
 def test_a_node_is_shared_where_slurm_gave_a_part_of_it(monkeypatch: pytest.MonkeyPatch) -> None:

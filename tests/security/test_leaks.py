@@ -304,7 +304,6 @@ def test_the_program_refuses_a_secret_before_anything_is_written(tmp_path: Path,
         assert {path.name for path in tmp_path.rglob("*") if path.is_file()} == {"extra.yaml"}
 
 
-@pytest.mark.slow
 def test_a_job_of_a_sweep_leaves_no_secret_of_its_own_choices(tmp_path: Path) -> None:
     (tmp_path / "mine/extra").mkdir(parents=True)
     for name, value in (("fine", "null"), ("leaky", "hunter2hunter2")):

@@ -16,7 +16,9 @@ import scfl_green
 from jobs import as_adata
 from scfl_green.cli import main
 from scfl_green.data.reading.cells import Cells
+from scfl_green.data.reading.counts import EITHER, IF_LOGGED, LOGGED, UNLOGGED
 from scfl_green.errors import InputError
+from scfl_green.share.options import worded
 
 Change = Callable[[Path, Path], Any]
 
@@ -169,3 +171,10 @@ def test_too_few_genes_are_refused_with_three_of_each_side(few: Cells, small_mod
         model.annotate(known)
     model.annotate(known, min_gene_overlap=0.1)
     assert 10 <= known.uns["scfl_annotation"]["genes_found"] < 50
+
+
+@pytest.mark.parametrize("advice", [LOGGED, IF_LOGGED, EITHER])
+def test_advice_for_training_is_left_out(advice: str) -> None:
+    with pytest.raises(InputError) as told, worded():
+        raise InputError(f"X holds other values{advice}")
+    assert str(told.value) in ("X holds other values", f"X holds other values{UNLOGGED.replace('data.', '')}")

@@ -133,7 +133,7 @@ class Agreed:
             raise ValueError("positions of genes that are not there")
         renamed = {str(old): str(new) for old, new in about["renamed"].items()}
         broad = {str(name): tuple(map(str, kinds)) for name, kinds in about["broad"].items()}
-        if not set().union(*broad.values()) <= set(types):
+        if not all(broad.values()) or not set().union(*broad.values()) <= set(types):
             raise ValueError("kinds of types that are not there")
         return cls(types, tuple(about["ids"]), n_genes, positions, renamed, broad)
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from scfl_green.data.reading.counts import LOGGED
+from scfl_green.data.reading.counts import IF_LOGGED, LOGGED
 from scfl_green.energy.country import carbon_intensity
 from scfl_green.errors import InputError
 
@@ -54,5 +54,7 @@ def worded() -> Iterator[None]:
     try:
         yield
     except InputError as error:
-        text, of_data = str(error).replace(LOGGED, ""), "counts|fractions|gene_key|min_gene_overlap"
+        text, of_data = str(error), "counts|fractions|gene_key|min_gene_overlap"
+        for advice in (LOGGED, IF_LOGGED):  # which is for training
+            text = text.replace(advice, "")
         raise InputError(re.sub(rf"\b(data|carbon)\.(?={of_data}|country)", "", text)) from None

@@ -55,7 +55,7 @@ class Cells:
             raise InputError(
                 f"data.path: files with the same name, {listed(paths)}; each is a client and needs a name of its own"
             )
-        owners = {name for file in files for of_cell in (file.clients, file.donors) for name in of_cell}
+        owners = set().union(*(of_cell for file in files for of_cell in (file.clients, file.donors)))
         check_dropped(reading.drop_clients, owners, "data.drop_clients")
         told = {file.name: file.told() for file in files}
         common = Common(reading.min_cells_per_type, reading.min_gene_overlap, tuple(reading.drop_types))

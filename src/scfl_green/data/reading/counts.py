@@ -17,7 +17,8 @@ PLACES = ("layers/counts", "raw/X", "X")
 # results worse.
 LOGGED = ", or use the values as features with data.preprocess=none"
 UNLOGGED = ", or, if these are counts without ambient RNA, estimates (RSEM) or normalised counts, data.fractions=true"
-EITHER = f"{LOGGED}, if these are logarithms{UNLOGGED}"
+IF_LOGGED = ", or, if these are logarithms, use the values as features with data.preprocess=none"
+EITHER = UNLOGGED + IF_LOGGED
 # Values from which logarithms can be told, and the bases that are recognised: log(1 + x), log2(1 + x), log10(1 + x).
 FEWEST, LOGGED_BELOW = 100, 20
 UNDO: tuple[Callable[[np.ndarray], np.ndarray], ...] = (np.expm1, lambda x: np.exp2(x) - 1, lambda x: 10**x - 1)

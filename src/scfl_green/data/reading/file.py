@@ -98,9 +98,9 @@ def _owners(obs: pd.DataFrame, site: str | None, reading: Reading) -> tuple[np.n
     clients = np.full(len(obs), "all" if site is None else site, dtype=object)
     if site is None and reading.client_key is not None:
         clients = column(obs, reading.client_key, "data.client_key")
-        if len(set(clients) - set(reading.drop_clients)) == 1:
+        if len(kept := set(clients) - set(reading.drop_clients)) == 1:
             raise InputError(
-                f"data.client_key={reading.client_key}: all cells belong to {clients[0]!r}; name a column with "
+                f"data.client_key={reading.client_key}: all cells belong to {kept.pop()!r}; name a column with "
                 "several clients, or simulate clients with split=iid data.client_key=null"
             )
     if reading.donor_key is None:

@@ -54,6 +54,6 @@ def with_types(cells: Cells, types: tuple[str, ...], ids: Iterable[str | None] =
     own, earlier = dict(zip(cells.types, cells.type_ids, strict=True)), dict(zip(types, ids, strict=False))
     type_ids = tuple(earlier.get(name) or own.get(name) for name in every)
     notes = [f"cell types that are new to the model, which learns them: {listed(new)}"] if new else []
-    labels, notes = np.where(cells.labels < 0, cells.labels, position[cells.labels]), [*cells.notes, *notes]
+    labels, notes = np.where(cells.labels < 0, cells.labels, position[cells.labels.clip(0)]), [*cells.notes, *notes]
     broad = tuple(tuple(position[list(types)].tolist()) for types in cells.broad)
     return replace(cells, labels=labels, types=every, type_ids=type_ids, broad=broad, notes=tuple(notes))
