@@ -1,8 +1,11 @@
 """The command line: ``scfl-green COMMAND``, or ``python -m scfl_green COMMAND``."""
 
+import atexit
 import locale
 import os
+import shutil
 import sys
+import tempfile
 import webbrowser
 from argparse import ArgumentParser, BooleanOptionalAction, Namespace
 from collections.abc import Sequence
@@ -21,6 +24,7 @@ def main(words: Sequence[str] | None = None) -> None:
     if words is None:
         in_utf8()
         words = sys.argv[1:]
+    with_caches()
     if words[:1] == ["train"]:
         from scfl_green.runs.program import train  # each command imports only what it needs
 
@@ -38,6 +42,21 @@ def in_utf8() -> None:
     if locale.getpreferredencoding(False).casefold().replace("-", "") != "utf8":
         os.environ["PYTHONUTF8"] = "1"
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+
+
+def with_caches() -> None:
+    """Give this program and its libraries a folder for their caches, removed at the end, where the user has none that
+    can be written, as in many containers; and tell those that look for it by HOME where it is."""
+    own = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"))  # noqa: PTH111  # never an error
+    there = next(folder for folder in (own, *own.parents) if folder.exists() or folder == Path())
+    if not own.is_absolute() or not os.access(there, os.W_OK):
+        atexit.register(shutil.rmtree, folder := tempfile.mkdtemp(prefix="scfl-green-"), ignore_errors=True)
+        if "SCFL_CACHE" not in os.environ:
+            print(f"{own} cannot be written: prepared cells are not kept (SCFL_CACHE names a folder)", file=sys.stderr)
+        own = Path(folder)
+    elif "HOME" in os.environ:
+        return
+    os.environ["XDG_CACHE_HOME"] = str(own)
 
 
 class _Parser(ArgumentParser):

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from conftest import ROOT
+from scfl_green.cli import with_caches
 from scfl_green.data.sources.local import cache_folder, files
 from scfl_green.energy.meter import EnergyMeter
 from scfl_green.errors import InputError
@@ -71,6 +72,35 @@ def test_a_user_needs_no_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         files("~/cells.h5ad")
     with pytest.raises(InputError, match=r"paths.cache \(SCFL_CACHE\): ~/cache"):
         cache_folder("~/cache")
+
+
+@pytest.mark.parametrize("home", ["/nonexistent", "~"])
+def test_a_user_whose_home_cannot_be_written_gets_caches_for_the_time(
+    home: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The second: a user that the system does not know."""
+    monkeypatch.setenv("XDG_CACHE_HOME", "")
+    monkeypatch.delenv("SCFL_CACHE")
+    monkeypatch.setattr("os.path.expanduser", lambda path: path.replace("~", home))
+    monkeypatch.setattr("os.access", lambda path, mode: str(path) != "/")
+    removed = []
+    monkeypatch.setattr("atexit.register", lambda *what, **more: removed.append(what))
+    with_caches()
+    folder = Path(os.environ["XDG_CACHE_HOME"])
+    assert folder.is_dir()
+    assert folder.stat().st_mode & 0o77 == 0
+    assert capsys.readouterr().err.startswith(f"{home}/.cache cannot be written: prepared cells are not kept")
+    ((remove, *paths),) = removed
+    remove(*paths)
+    assert not folder.exists()
+
+
+def test_libraries_find_caches_without_the_variable_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", "")
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr("os.path.expanduser", lambda path: path.replace("~", str(tmp_path)))
+    with_caches()
+    assert os.environ["XDG_CACHE_HOME"] == str(tmp_path / ".cache")
 
 
 @pytest.mark.parametrize(
