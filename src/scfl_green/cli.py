@@ -54,6 +54,7 @@ def with_caches() -> None:
         if "SCFL_CACHE" not in os.environ:
             print(f"{own} cannot be written: prepared cells are not kept (SCFL_CACHE names a folder)", file=sys.stderr)
         own = Path(folder)
+        os.environ.setdefault("MPLCONFIGDIR", folder)  # else Matplotlib warns of its own
     elif "HOME" in os.environ:
         return
     os.environ["XDG_CACHE_HOME"] = str(own)

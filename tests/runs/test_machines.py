@@ -80,6 +80,7 @@ def test_a_user_whose_home_cannot_be_written_gets_caches_for_the_time(
 ) -> None:
     """The second: a user that the system does not know."""
     monkeypatch.setenv("XDG_CACHE_HOME", "")
+    monkeypatch.setenv("MPLCONFIGDIR", "")
     monkeypatch.delenv("SCFL_CACHE")
     monkeypatch.setattr("os.path.expanduser", lambda path: path.replace("~", home))
     monkeypatch.setattr("os.access", lambda path, mode: str(path) != "/")
