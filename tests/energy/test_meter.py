@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -149,7 +150,7 @@ def measured(meter: EnergyMeter, name: str, seconds: float) -> float:
 def test_busy_neighbours_hardly_change_what_work_costs(meter: EnergyMeter) -> None:
     alone = measured(meter, "alone", 1.0)
     # In the background of a shell that has ended: neighbours are no children of this process, which would count.
-    busy = f"{sys.executable} -c 'while True: pass' >/dev/null & echo $!"
+    busy = f"{shlex.quote(sys.executable)} -c 'while True: pass' >/dev/null & echo $!"
     neighbours = [subprocess.check_output(["sh", "-c", busy], text=True) for _ in range(2)]
     try:
         beside = measured(meter, "beside", 1.0)
