@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -105,7 +106,9 @@ def same(one: Path, other: Path) -> None:
 def test_the_documented_script_goes_on_after_its_limit(tmp_path: Path, cluster: None) -> None:
     page = (ROOT / "docs/clusters.md").read_text()
     (script,) = re.findall(r"```bash\n(#!/bin/bash.*?)```", page, re.DOTALL)
-    (tmp_path / "run.sh").write_text(script.replace("python train.py", f"{sys.executable} {ROOT / 'train.py'}"))
+    (tmp_path / "run.sh").write_text(
+        script.replace("python train.py", f"{shlex.quote(sys.executable)} {shlex.quote(str(ROOT / 'train.py'))}")
+    )
     asked = ["sbatch", "--parsable", "--mem=1G", f"--chdir={tmp_path}", f"--output={tmp_path}/out"]
     number = told(*asked, str(tmp_path / "run.sh"), "model=actinn", "seed=1", *LONG).strip()
     until(lambda: any(tmp_path.glob("logs/runs/*/checkpoints/*/[0-9]*")), "a first round")

@@ -1,6 +1,7 @@
 """Formats other than h5ad: read, or recognised with the line that converts them; patterns of files."""
 
 import gzip
+import shlex
 import shutil
 import subprocess
 import sys
@@ -157,7 +158,7 @@ def test_the_line_converts(tmp_path: Path, name: str) -> None:
     FORMATS[name][0](tmp_path / name)
     with pytest.raises(InputError) as raised:
         Cells.read(files(str(tmp_path / name)), Reading("cell_type"))
-    line = str(raised.value).partition("it: ")[2].replace("python ", f"{sys.executable} ", 1)
+    line = str(raised.value).partition("it: ")[2].replace("python ", f"{shlex.quote(sys.executable)} ", 1)
     subprocess.run(line, shell=True, check=True, cwd=tmp_path, capture_output=True)
     made = tmp_path / f"{name.partition('.')[0]}.h5ad"
     assert NewCells.of_file(made, None, None, Kind()).n_cells == 60
